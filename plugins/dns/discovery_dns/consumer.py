@@ -21,19 +21,13 @@ from discovery import (
 )
 from discovery.toolkit import cancel_and_wait
 from discovery_dns.config import DnsConfig
+from discovery_dns.limits import LIMITS, Limits
 from discovery_dns.listeners import Listeners
 from discovery_dns.responder import KINDS, RCODES, Responder, Transport
 from discovery_dns.sockets import own_addresses
 from discovery_dns.tcp import TcpServer
 from discovery_dns.zone import Zone
 
-FIRST_APPLY = 2.0
-"""Seconds that queries wait for the first snapshot; then the answer is SERVFAIL. Clients repeat a query after 5 s.
-
-A successor of a daemon applies within this time, so that its clients see no failure.
-"""
-_RETRY = 1.0
-"""Seconds between attempts to open an address."""
 _PROBLEMS = 20
 """Addresses and services that `health` shows one by one: the core logs each, and many of one kind flood the log."""
 
@@ -43,9 +37,10 @@ class DnsConsumer(Consumer[DnsConfig]):
 
     Config: ClassVar[type[PluginConfig]] = DnsConfig
 
-    def __init__(self, config: DnsConfig, context: Context) -> None:
-        """Create the consumer; `setup` opens the addresses."""
+    def __init__(self, config: DnsConfig, context: Context, limits: Limits = LIMITS) -> None:
+        """Create the consumer with its time limits; `setup` opens the addresses."""
         super().__init__(config, context)
+        self._limits = limits
         self._responder = Responder()
         self._update: Update | None = None
         self._zone: Zone | None = None
@@ -57,7 +52,12 @@ class DnsConsumer(Consumer[DnsConfig]):
     async def setup(self) -> None:
         """Open or inherit the sockets. Raises ApplyError if no address can be opened."""
         config = self.config
-        self._tcp = TcpServer(self._respond("tcp"), most=config.tcp_connections, idle_timeout=config.tcp_idle_timeout)
+        self._tcp = TcpServer(
+            self._respond("tcp"),
+            most=config.tcp_connections,
+            idle_timeout=config.tcp_idle_timeout,
+            first_query=self._limits.first_query,
+        )
         self._listeners = Listeners(self.context.log, self._respond("udp"), self._tcp)
         await self._listeners.listen(config.listen, self.context.inherited)
         if not self._listeners.addresses:
@@ -152,7 +152,7 @@ class DnsConsumer(Consumer[DnsConfig]):
         """Close everything. Queries that have not been read stay for a successor."""
         await cancel_and_wait(*self._tasks)
         if self._listeners is not None:
-            await self._listeners.close()
+            await self._listeners.close(self._limits.last_answers)
 
     def _new_zone(self) -> Zone:
         return Zone(self.config, own_addresses(self.config.listen))
@@ -180,12 +180,12 @@ class DnsConsumer(Consumer[DnsConfig]):
         return respond
 
     async def _start_without_snapshot(self) -> None:
-        await asyncio.sleep(FIRST_APPLY)
+        await asyncio.sleep(self._limits.first_apply)
         if self._listeners is not None:
             await self._listeners.start()
 
     async def _retry(self) -> None:
         while True:
-            await asyncio.sleep(_RETRY)
+            await asyncio.sleep(self._limits.retry)
             if self._listeners is not None and self._listeners.errors:
                 await self._listeners.listen(self.config.listen)

@@ -11,9 +11,6 @@ from discovery_dns.sockets import CannotListenError, Sockets, copies, open_socke
 from discovery_dns.tcp import TcpServer
 from discovery_dns.udp import UdpServer
 
-_CLOSE_PATIENCE = 2.0
-"""Seconds for clients to read the answers that they have asked for when the server ends."""
-
 Respond = Callable[[bytes], bytes | None]
 
 
@@ -62,12 +59,15 @@ class Listeners:
         """Return copies of all sockets for a successor."""
         return copies(each.sockets for each in self._listeners.values())
 
-    async def close(self) -> None:
-        """Close everything. Queries that have not been read stay in the queues of copies."""
+    async def close(self, patience: float) -> None:
+        """Close everything; clients have `patience` seconds to read the answers that they have asked for.
+
+        Queries that have not been read stay in the queues of copies.
+        """
         async with self._lock:
             for bind in tuple(self._listeners):
                 self._close(bind)
-        await self._tcp.close(_CLOSE_PATIENCE)
+        await self._tcp.close(patience)
 
     async def _listen(self, binds: Collection[str], inherited: Iterable[socket.socket]) -> None:
         for bind in [bind for bind in self._listeners if bind not in binds]:

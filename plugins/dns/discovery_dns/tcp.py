@@ -13,8 +13,6 @@ _UNSENT_BYTES = 65536
 """Bytes of answers that a client may leave unread before no more of its queries are read: one answer of full length."""
 _SWEEP = 4
 """Looks for connections to close within the time that a connection may be idle."""
-_FIRST_QUERY = 0.5
-"""Seconds that a new connection has for its first query when the server ends: clients send it at once."""
 _TURNS = 4
 """Turns of the loop until accepted connections exist, and what their clients have sent is read: asyncio takes 3."""
 _LENGTH_BYTES = 2
@@ -72,7 +70,7 @@ class _Connection(asyncio.Protocol):
 
     def finish(self) -> None:
         """Close the connection once what was asked is answered, and read. A new connection has time for a query."""
-        left = self._made_at + _FIRST_QUERY - self._server.now()
+        left = self._made_at + self._server.first_query - self._server.now()
         if not self._has_answered and left > 0:
             self._is_last = True
             asyncio.get_running_loop().call_later(left, self._close_unless_busy)
@@ -130,14 +128,14 @@ class _Connection(asyncio.Protocol):
 class TcpServer:
     """Answers queries on one or several listening sockets. For one event loop."""
 
-    def __init__(self, respond: Respond, *, most: int, idle_timeout: float) -> None:
+    def __init__(self, respond: Respond, *, most: int, idle_timeout: float, first_query: float) -> None:
         """Create a server without sockets. `respond` returns the answer to a message.
 
         At most `most` connections are open. A connection is closed after `idle_timeout` seconds without an answer that
-        the client reads.
+        the client reads. When the server ends, a new connection has `first_query` seconds for its first query.
         """
         self.respond = respond
-        self.most, self.idle_timeout = most, idle_timeout
+        self.most, self.idle_timeout, self.first_query = most, idle_timeout, first_query
         self.displaced = 0
         """The number of connections that were closed for a new connection."""
         self._connections: dict[_Connection, None] = {}  # the longest idle first

@@ -15,6 +15,7 @@ import structlog
 from discovery import Backend, Context, Snapshot, Update, diff, split_host_port
 from discovery.testing import free_port, snapshot, within
 from discovery_dns.consumer import DnsConsumer
+from discovery_dns.limits import LIMITS, Limits
 
 from .asking import Known, query
 
@@ -22,10 +23,13 @@ from .asking import Known, query
 class Driven:
     """A consumer with the calls of its runner."""
 
-    def __init__(self, run_dir: Path, inherited: Iterable[socket.socket] = (), **options: Any) -> None:
+    def __init__(
+        self, run_dir: Path, inherited: Iterable[socket.socket] = (), limits: Limits = LIMITS, **options: Any
+    ) -> None:
         self.config = DnsConsumer.Config.model_validate(options)
         log = structlog.get_logger("test")
-        self.consumer = DnsConsumer(self.config, Context("test", run_dir, log, inherited=tuple(inherited)))  # type: ignore[arg-type]
+        context = Context("test", run_dir, log, inherited=tuple(inherited))
+        self.consumer = DnsConsumer(self.config, context, limits)  # type: ignore[arg-type]
         self.applied: Snapshot | None = None
 
     async def apply(self, *backends: Backend, known: Known | None = None, revision: int = 1) -> None:
@@ -40,10 +44,12 @@ class Driven:
 
 
 @asynccontextmanager
-async def driving(inherited: Iterable[socket.socket] = (), **options: Any) -> AsyncIterator[Driven]:
+async def driving(
+    inherited: Iterable[socket.socket] = (), limits: Limits = LIMITS, **options: Any
+) -> AsyncIterator[Driven]:
     """A consumer after its setup."""
     with tempfile.TemporaryDirectory(prefix="dns-") as directory:
-        driven = Driven(Path(directory), inherited, **options)
+        driven = Driven(Path(directory), inherited, limits, **options)
         try:
             await driven.consumer.setup()
             yield driven

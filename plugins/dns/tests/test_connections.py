@@ -11,6 +11,7 @@ import pytest
 
 from discovery import Backend, split_host_port
 from discovery.testing import backend, eventually, within
+from discovery_dns.limits import Limits
 
 from .asking import data, query
 from .driving import Driven, TcpClient, address, driving, tcp, udp
@@ -170,10 +171,9 @@ async def test_an_open_connection_does_not_delay_the_end() -> None:
         assert await client.is_closed()
 
 
-async def test_what_was_asked_before_the_end_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_dns.tcp._FIRST_QUERY", 60)
+async def test_what_was_asked_before_the_end_is_answered() -> None:
     bind = address()
-    async with driving(listen=bind) as driven:
+    async with driving(listen=bind, limits=Limits(first_query=60)) as driven:
         await driven.apply(WEB)
         early, late, answered = [await TcpClient.to(bind) for _ in range(3)]
         for client in (answered, early, early):
@@ -194,9 +194,8 @@ async def test_what_was_asked_before_the_end_is_answered(monkeypatch: pytest.Mon
             client.close()
 
 
-async def test_a_connection_without_a_query_hardly_delays_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_dns.listeners._CLOSE_PATIENCE", 60)
-    async with connected() as (driven, client):
+async def test_a_connection_without_a_query_hardly_delays_the_end() -> None:
+    async with connected(limits=Limits(last_answers=60)) as (driven, client):
         async with asyncio.timeout(within(10)):
             await driven.consumer.teardown()
         assert await client.is_closed()

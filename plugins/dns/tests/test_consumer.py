@@ -14,6 +14,7 @@ from namespaces import in_a_network_of_its_own
 from discovery import ApplyError, Snapshot, Update, diff, split_host_port
 from discovery.testing import ConsumerContract, backend, cannot_run, eventually, free_port, require_program, snapshot
 from discovery_dns.consumer import DnsConsumer
+from discovery_dns.limits import Limits
 
 from .asking import data, query
 from .driving import Driven, TcpClient, UdpClient, address, driving, tcp, udp
@@ -77,16 +78,15 @@ async def test_an_answer_comes_from_the_address_that_was_asked() -> None:
             assert data(await udp(bind, "web")) == ["10.0.0.1"]  # dnspython takes no answer of another address
 
 
-async def test_before_the_first_snapshot_queries_wait_and_then_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_before_the_first_snapshot_queries_wait_and_then_fail() -> None:
     bind = address()
     async with driving(listen=bind) as driven:
         clients = await clients_that_ask(bind)
         await driven.apply(WEB)
         assert [data(await each.answer()) for each in clients] == [["10.0.0.1"], ["10.0.0.1"]]
         close(clients)
-    monkeypatch.setattr("discovery_dns.consumer.FIRST_APPLY", 0)
     bind = address()
-    async with driving(listen=bind) as driven:
+    async with driving(listen=bind, limits=Limits(first_apply=0)) as driven:
         assert (await udp(bind, "web")).rcode() == dns.rcode.SERVFAIL
         await driven.apply(WEB)
         assert data(await udp(bind, "web")) == ["10.0.0.1"]
@@ -102,8 +102,7 @@ async def test_a_changed_address_of_a_host_name_is_answered() -> None:
             assert data(await udp(bind, "db")) == list(found)
 
 
-async def test_an_address_in_use_is_told_with_its_holder_and_opened_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_dns.consumer._RETRY", 0.02)
+async def test_an_address_in_use_is_told_with_its_holder_and_opened_later() -> None:
     first, second = address(), address()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(split_host_port(second))
@@ -111,7 +110,7 @@ async def test_an_address_in_use_is_told_with_its_holder_and_opened_later(monkey
             async with driving(listen=second):
                 pass
         assert second in str(caught.value)
-        async with driving(listen=[first, second]) as driven:
+        async with driving(listen=[first, second], limits=Limits(retry=0.02)) as driven:
             await driven.apply(WEB)
             assert data(await udp(first, "web")) == ["10.0.0.1"]
             health = await driven.consumer.health()

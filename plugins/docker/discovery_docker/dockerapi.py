@@ -77,8 +77,8 @@ def engine_url(url: str | None) -> str:
     return found
 
 
-async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return the result of `function`, called on a thread of its own. Raises TimeoutError after `CALL_TIMEOUT`.
+async def call(timeout: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return the result of `function`, called on a thread of its own. Raises TimeoutError after `timeout` seconds.
 
     The thread is a daemon thread and not an executor's: the end of the process does not wait for a hanging call.
     """
@@ -102,7 +102,7 @@ async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
             loop.call_soon_threadsafe(deliver, result)
 
     threading.Thread(target=run, name="docker-call", daemon=True).start()
-    async with asyncio.timeout(CALL_TIMEOUT):
+    async with asyncio.timeout(timeout):
         return await answer
 
 

@@ -29,29 +29,18 @@ from discovery_docker.dockerapi import (
     explain,
     identity,
 )
+from discovery_docker.patience import PATIENCE, Patience
 
 __all__ = ["Engine", "EngineError", "EngineState"]
 
 _CONCURRENT_INSPECTIONS = 8
 """Inspections at a time for events; half as many for a listing, which is less urgent. dockerd has other clients."""
-_QUIET = 5.0
-"""Seconds without an event until a ping tells a quiet engine from a hanging engine."""
-_PING_TIMEOUT = 3.0
-"""Seconds within which a working engine answers a ping, also on a busy machine."""
-_CONNECT_TIMEOUT = 5.0
-"""Seconds within which a working engine answers the first request of a session."""
 _MIN_STATE_INTERVAL = 0.02
 """Seconds between two states: the first change is reported at once, a burst of later changes as one."""
 _REPLAY_WINDOW = 60
 """Seconds of past events that a session reads first: they tell which containers were being stopped already."""
-_DEFAULT_STOP_TIMEOUT = 10
-"""Seconds that `docker stop` waits for a container without a stop timeout of its own."""
-_STOP_GRACE = 20.0
-"""Seconds after the stop timeout until a container has survived its signal: `docker stop -t` may be longer."""
 _RETRY_DELAY = 1.0
 """Seconds until the next listing after a failed inspection."""
-_RECONNECT_GRACE = 5.0
-"""Seconds without the engine until its loss is an error: a restart of dockerd takes less."""
 _ERROR_REPEAT_INTERVAL = 60.0
 """Seconds until the same error is raised again; meanwhile the engine is tried at short intervals."""
 
@@ -81,18 +70,20 @@ class Engine:
         match: Callable[[Container], bool] = lambda container: True,
         reconcile: float = 30.0,
         identify: bool = False,
+        patience: Patience = PATIENCE,
     ) -> None:
         """Keep the arguments; no I/O.
 
         `url` defaults to DOCKER_HOST, or else the local socket. `match` returns True for the containers of interest.
         `reconcile` is the interval in seconds between two listings of all containers. With `identify` the engine is
-        asked who it is.
+        asked who it is. `patience` has the time limits for the engine.
         """
         self._url = url
         self._log = log
         self._match = match
         self._reconcile = reconcile
         self._identify = identify
+        self._patience = patience
         self._raised = ""
 
     async def follow(self) -> AsyncGenerator[EngineState, None]:
@@ -101,7 +92,7 @@ class Engine:
         Raises EngineError if the state cannot be read. An engine that returns within seconds is not an error.
         """
         loop = asyncio.get_running_loop()
-        table = _ContainerTable(self._match)
+        table = _ContainerTable(self._match, self._patience)
         sessions = asyncio.create_task(self._run_sessions(table))
         sessions.add_done_callback(lambda _: table.changed.set())
         last: EngineState | None = None
@@ -125,7 +116,7 @@ class Engine:
         url = engine_url(self._url)
         since, was_synced, waits = loop.time(), False, delays(0.05, 1.0)
         while True:
-            session = _Session(url, table, self._reconcile, self._identify, self._log)
+            session = _Session(url, table, self._patience, self._reconcile, self._identify, self._log)
             try:
                 # In a task of its own: a task group whose task fails leaves its own task cancelled, and the timeouts of
                 # Debian 12's Python, 3.11.2, raise no TimeoutError in a cancelled task.
@@ -137,7 +128,7 @@ class Engine:
                 since, was_synced, waits = loop.time(), True, delays(0.05, 1.0)
                 self._raised = ""
             repeat_after = _ERROR_REPEAT_INTERVAL if reason == self._raised else 0.0
-            patience = _RECONNECT_GRACE if was_synced else repeat_after
+            patience = self._patience.reconnect if was_synced else repeat_after
             if loop.time() - since >= patience:
                 self._raised = reason
                 raise EngineError(reason)
@@ -148,9 +139,16 @@ class _Session:
     """A connection to the engine, until the connection is lost."""
 
     def __init__(
-        self, url: str, table: "_ContainerTable", reconcile: float, identify: bool, log: FilteringBoundLogger
+        self,
+        url: str,
+        table: "_ContainerTable",
+        patience: Patience,
+        reconcile: float,
+        identify: bool,
+        log: FilteringBoundLogger,
     ) -> None:
         self._url = url
+        self._patience = patience
         self._identify = identify
         self._table = table
         self._interval = reconcile
@@ -173,11 +171,11 @@ class _Session:
         raise lost
 
     async def _run(self) -> None:
-        async with asyncio.timeout(_CONNECT_TIMEOUT):
-            self._client, self._engine_time = await call(connect, self._url)
+        async with asyncio.timeout(self._patience.connect):
+            self._client, self._engine_time = await call(self._patience.answer, connect, self._url)
         self._clock_offset = self._loop.time() - self._engine_time
         if self._identify:
-            self._table.info = await call(identity, self._client)
+            self._table.info = await call(self._patience.answer, identity, self._client)
         events = Events(self._client, self._engine_time - _REPLAY_WINDOW, self._handle_event)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -197,15 +195,15 @@ class _Session:
         """Ping a quiet engine: an engine that hangs accepts connections, and its stream of events is merely silent."""
         while True:
             quiet = self._loop.time() - self._last_event
-            if quiet >= _QUIET:
+            if quiet >= self._patience.quiet:
                 await self._ping()
                 self._last_event = self._loop.time()
             else:
-                await asyncio.sleep(_QUIET - quiet)
+                await asyncio.sleep(self._patience.quiet - quiet)
 
     async def _ping(self) -> None:
-        async with asyncio.timeout(_PING_TIMEOUT):
-            await call(self._client.ping)
+        async with asyncio.timeout(self._patience.ping):
+            await call(self._patience.answer, self._client.ping)
 
     async def _reconcile_repeatedly(self, events: Events) -> None:
         await events.opened  # from here on an event reports each change that a listing misses
@@ -219,7 +217,7 @@ class _Session:
     async def _list_and_inspect(self) -> None:
         """Inspect all listed containers, and all containers of the table: one may have started after the listing."""
         sequence = self._table.next_sequence()
-        listed = await call(self._client.containers)
+        listed = await call(self._patience.answer, self._client.containers)
         async with asyncio.TaskGroup() as tasks:
             for id_ in {str(entry["Id"]) for entry in listed} | self._table.ids:
                 tasks.create_task(self._inspect_listed(id_))
@@ -238,7 +236,7 @@ class _Session:
     async def _inspect(self, id_: str) -> None:
         sequence = self._table.next_sequence()
         try:
-            container = await call(_inspect_container, self._client, id_)
+            container = await call(self._patience.answer, _inspect_container, self._client, id_)
         except (APIError, TimeoutError) as error:
             reason = str(explain(self._url, error))
             if isinstance(error, APIError) and error.is_client_error():
@@ -285,7 +283,8 @@ class _Signal:
 class _ContainerTable:
     """The known containers of the engine, by id. Outlives the sessions."""
 
-    def __init__(self, match: Callable[[Container], bool]) -> None:
+    def __init__(self, match: Callable[[Container], bool], patience: Patience) -> None:
+        self._patience = patience
         self.changed = asyncio.Event()
         self.complete = False
         self.info = UNKNOWN
@@ -348,7 +347,7 @@ class _ContainerTable:
         stopping: dict[str, float] = {}
         for id_, signals in self._signals.items():
             if (container := self._matched.get(id_)) is not None:
-                ends_at = max(_stop_ends(container, signals), default=now)
+                ends_at = max(_stop_ends(container, signals, self._patience), default=now)
                 if ends_at > now:
                     stopping[id_] = ends_at
         state = EngineState(_by_name(self._matched), frozenset(stopping), _by_name(self._unmatched), self.info)
@@ -359,12 +358,12 @@ def _by_name(containers: Mapping[str, Container]) -> tuple[Container, ...]:
     return tuple(sorted(containers.values(), key=lambda container: (container.name, container.id)))
 
 
-def _stop_ends(container: Container, signals: Mapping[int, _Signal]) -> Iterator[float]:
+def _stop_ends(container: Container, signals: Mapping[int, _Signal], patience: Patience) -> Iterator[float]:
     """Yield for each stop signal the time at which a container that still runs has survived the signal."""
-    timeout = _DEFAULT_STOP_TIMEOUT if container.stop_timeout is None else container.stop_timeout
+    timeout = patience.stop if container.stop_timeout is None else container.stop_timeout
     for number, signal in signals.items():
         if container.is_stop_signal(number) and signal.at >= container.started_at:
-            yield signal.since + timeout + _STOP_GRACE
+            yield signal.since + timeout + patience.after_stop
 
 
 def _inspect_container(client: docker.APIClient, id_: str) -> Container | None:

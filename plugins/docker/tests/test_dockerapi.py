@@ -20,6 +20,7 @@ import trustme
 from discovery.testing import free_port, within
 from discovery_docker.dockerapi import DEFAULT_URL, EngineInfo, engine_url, identity
 from discovery_docker.engine import Engine, EngineError
+from discovery_docker.patience import PATIENCE, Patience
 
 VERSION = b'{"ApiVersion": "1.41"}'
 
@@ -38,9 +39,9 @@ def directory() -> Iterator[Path]:
         yield Path(place)
 
 
-async def complaint(url: str | None) -> str:
+async def complaint(url: str | None, patience: Patience = PATIENCE) -> str:
     """Return the error of following the engine at `url`."""
-    views = Engine(url, structlog.get_logger()).follow()
+    views = Engine(url, structlog.get_logger(), patience=patience).follow()
     async with asyncio.timeout(within(30)):
         with pytest.raises(EngineError) as raised:
             await anext(views)
@@ -132,12 +133,11 @@ async def test_a_socket_without_permission_is_named_with_a_remedy(directory: Pat
         )
 
 
-async def test_an_engine_that_accepts_and_never_answers(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    monkeypatch.setattr("discovery_docker.engine._CONNECT_TIMEOUT", 0.2)
+async def test_an_engine_that_accepts_and_never_answers(directory: Path) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(f"{directory}/docker.sock")
         silent.listen()
-        said = await complaint(f"unix://{directory}/docker.sock")
+        said = await complaint(f"unix://{directory}/docker.sock", Patience(connect=0.2))
     assert said == f"the Docker engine at unix://{directory}/docker.sock is not responding"
 
 

@@ -14,6 +14,7 @@ from engine_following import following
 from discovery.testing import eventually_sync
 from discovery_docker.container import Container
 from discovery_docker.engine import EngineState
+from discovery_docker.patience import Patience
 
 
 def test_a_container_is_started_stopped_and_gone(docker_engine: DockerEngine) -> None:
@@ -81,13 +82,9 @@ def test_signals_that_do_not_stop_do_not_count(docker_engine: DockerEngine) -> N
         assert any(state.stopping for state in seen.states)
 
 
-def test_a_container_that_survives_its_stop_signal_is_not_being_stopped(
-    docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("_DEFAULT_STOP_TIMEOUT", "_STOP_GRACE"):
-        monkeypatch.setattr(f"discovery_docker.engine.{name}", 0.5)
+def test_a_container_that_survives_its_stop_signal_is_not_being_stopped(docker_engine: DockerEngine) -> None:
     container = docker_engine.run("web-1", "busybox", stop_signal="SIGTERM")  # which PID 1 ignores
-    with following(docker_engine.url) as seen:
+    with following(docker_engine.url, patience=Patience(stop=0.5, after_stop=0.5)) as seen:
         container.kill("SIGTERM")
         eventually_sync(lambda: seen.stopping == ["web-1"])
         eventually_sync(lambda: seen.stopping == [])

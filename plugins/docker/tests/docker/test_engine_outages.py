@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import docker
-import pytest
 from docker_lab import DockerEngine
 from engine_following import Relay, following
 
 from discovery.testing import eventually_sync, within
+from discovery_docker.patience import Patience
 
 
 def running(engine: DockerEngine) -> list[str]:
@@ -37,12 +37,9 @@ def test_an_engine_that_is_killed_and_started_again(docker_engine: DockerEngine)
         assert seen.get("web-2").ports[80, "tcp"][0].host_port == port
 
 
-def test_an_engine_that_stays_unreachable_is_an_error_and_the_last_state_stands(
-    docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("discovery_docker.engine._RECONNECT_GRACE", 0.5)
+def test_an_engine_that_stays_unreachable_is_an_error_and_the_last_state_stands(docker_engine: DockerEngine) -> None:
     docker_engine.run("web-1", "busybox")
-    with Relay(docker_engine) as relay, following(relay.url) as seen:
+    with Relay(docker_engine) as relay, following(relay.url, patience=Patience(reconnect=0.5)) as seen:
         relay.close()
         eventually_sync(lambda: seen.errors, "an error")
         assert seen.errors == [f"there is no Docker engine at {relay.url}: start Docker, or set another URL"]
@@ -95,17 +92,10 @@ def test_with_live_restore_only_containers_that_ended_disappear(
         assert all("lives" in [each.name for each in state.containers] for state in seen.states)
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that hangs is noticed within a second or two."""
-    for name in ("_QUIET", "_PING_TIMEOUT", "_CONNECT_TIMEOUT", "_RECONNECT_GRACE"):
-        monkeypatch.setattr(f"discovery_docker.engine.{name}", 0.5)
-
-
-@pytest.mark.usefixtures("impatient")
 def test_an_engine_that_hangs_is_noticed_and_followed_on(docker_engine: DockerEngine) -> None:
     docker_engine.run("web-1", "busybox")
-    with following(docker_engine.url) as seen:
+    impatient = Patience(quiet=0.5, ping=0.5, connect=0.5, reconnect=0.5)
+    with following(docker_engine.url, patience=impatient) as seen:
         docker_engine.suspend()
         eventually_sync(lambda: seen.errors)
         assert seen.errors == [f"the Docker engine at {docker_engine.url} is not responding"]
@@ -115,11 +105,10 @@ def test_an_engine_that_hangs_is_noticed_and_followed_on(docker_engine: DockerEn
         eventually_sync(lambda: seen.names == ["web-1", "web-2"])
 
 
-def test_a_failed_inspection_is_repeated(docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_docker.dockerapi.CALL_TIMEOUT", 0.5)
+def test_a_failed_inspection_is_repeated(docker_engine: DockerEngine) -> None:
     docker_engine.run("stays", "busybox")
     created = docker_engine.client.containers.create("busybox", name="comes")
-    with Relay(docker_engine) as relay, following(relay.url, reconcile=300) as seen:
+    with Relay(docker_engine) as relay, following(relay.url, reconcile=300, patience=Patience(answer=0.5)) as seen:
         relay.lost = f"/containers/{created.id}/json".encode()
         created.start()
         eventually_sync(lambda: relay.losses > 3)  # more than there are events
