@@ -36,6 +36,7 @@ from discovery.errors import (
 )
 from discovery.fields import CHECK_TIME, TTL, WEIGHT, Duration
 from discovery.model import Backend, State
+from discovery.system import systemd
 from discovery.validity import parse_address, validate, validate_port
 
 if TYPE_CHECKING:
@@ -299,6 +300,7 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
                 registered()
                 start_logging(settings)
                 result(f"registered {key} at {wanted.backend.address} (ttl {wanted.ttl:g} s, owner {wanted.owner})")
+                systemd.notify("READY=1", f"STATUS=registered {key} at {wanted.backend.address}")
             elif not running.done():
                 raise RegistryUnavailableError(
                     f"{key} could not be registered at {wanted.registry} within {timeout:g} s:"
@@ -311,6 +313,7 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
             else:
                 running.result()
         finally:
+            systemd.notify("STOPPING=1")
             await cancel_and_wait(running, passing, failing)
             await close_registry(registry)
 
@@ -318,3 +321,5 @@ async def _register(wanted: "Wanted", timeout: float, settings: "Settings", regi
 async def _tell_of_check(registration: Any, key: str) -> None:
     await registration.failing.wait()
     note(f"{key} is registered once its check passes: {registration.check}")
+    # Ready although not registered: a backend that is down for long must not get us killed.
+    systemd.notify("READY=1", f"STATUS=waits for the check of {key}")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,23 @@ def test_it_registers_until_it_is_stopped(start: Start, world: World) -> None:
     assert register.line() == END
     assert register.stderr == ""
     assert [each["id"] for each in watch.json()["removed"]] == ["b1"]
+
+
+def test_systemd_is_told_when_it_is_registered_and_when_it_stops(
+    start: Start, file_world: World, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address := str(tmp_path / "notify"))
+        manager.settimeout(within(40))
+        register = start("register", "web", "127.0.0.1:1", "--registry", file_world.url, NOTIFY_SOCKET=address)
+        assert manager.recv(4096) == b"READY=1\nSTATUS=registered web/127.0.0.1:1 at 127.0.0.1:1"
+        assert register.stop() == 0
+        assert manager.recv(4096) == b"STOPPING=1"
+        # A unit whose backend is down is ready, too: systemd would end what does not become ready.
+        options = ("--check", "tcp", "--registry", file_world.url)
+        register = start("register", "web", f"127.0.0.1:{free_port()}", *options, NOTIFY_SOCKET=address)
+        assert manager.recv(4096).startswith(b"READY=1\nSTATUS=waits for the check of web/127.0.0.1:")
+        assert register.stop() == 128 + signal.SIGTERM
 
 
 def test_after_a_crash_it_takes_its_own_key_over_without_a_gap(start: Start, world: World) -> None:
