@@ -80,10 +80,23 @@ def test_a_unit_may_do_little(name: str, tmp_path: Path) -> None:
     assert bound.returncode == 0, bound.stdout
 
 
-def test_the_users_of_the_units_are_made_by_sysusers() -> None:
-    made = re.findall(r"^u (\S+)", (DEPLOY / "systemd/sysusers.d/discovery.conf").read_text(), re.MULTILINE)
+def test_the_users_of_the_units_are_made_by_sysusers(tmp_path: Path) -> None:
+    program = require_program("systemd-sysusers", wheel=False)
+    users = DEPLOY / "systemd/sysusers.d/discovery.conf"
+    (tmp_path / "etc").mkdir()
+    done = subprocess.run([program, f"--root={tmp_path}", users], capture_output=True, text=True, check=True)
+    assert all(line.startswith("Creating ") for line in done.stderr.splitlines()), done.stderr
+    accounts = (tmp_path / "etc/passwd").read_text().splitlines()
+    made = [account.split(":")[0] for account in accounts if account.split(":")[4].startswith("Service discovery, ")]
     wanted = {user for unit in OWN for user in re.findall(r"^User=(\S+)", unit.read_text(), re.MULTILINE)}
     assert wanted == set(made)
+
+
+def test_the_sockets_of_a_unit_stay_non_blocking_at_its_start() -> None:
+    """systemd sets them blocking otherwise, also for the workers of the process before, which share them."""
+    for unit in OWN:
+        if unit.suffix == ".socket":
+            assert "\nNonBlocking=yes\n" in unit.with_suffix(".service").read_text()
 
 
 def test_files_that_units_and_examples_name_are_the_same() -> None:

@@ -1,0 +1,168 @@
+"""A machine that systemd has booted, in a container of the tests' own Docker engine, with this tree in /opt/discovery.
+
+Its programs are this machine's, from /usr. It is on the network of the engine, and reached at the engine's address.
+"""
+
+import io
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from docker.models.containers import Container
+from docker_lab import DockerEngine
+
+from discovery.testing import eventually_sync
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+_IMAGE = "booted"
+_UNITS = "/etc/systemd/system"
+_TREE = "/opt/discovery/tree"
+_SITE = "/opt/discovery/site"
+_PLACES = ("etc", "home", "opt/discovery/bin", "proc", "root", "run", "srv", "sys", "tmp", "usr", "var/lib", "var/tmp")
+_PACKAGES = ":".join((_TREE, *(f"{_TREE}/plugins/{path.name}" for path in sorted((ROOT / "plugins").iterdir())), _SITE))
+# An installation has this as a script of its environment; here the environment is the tests' own, from another place.
+_COMMAND = f"""\
+#!/bin/sh
+export PYTHONPATH={_PACKAGES}
+export PYTHONDONTWRITEBYTECODE=1
+exec "{Path(sys.executable).resolve()}" -m discovery "$@"
+"""
+_BASE = {
+    "etc/passwd": "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\ndocker:x:999:\nsystemd-journal:x:998:\n",
+    "etc/shadow": "root:*:1::::::\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "etc/machine-id": "0123456789abcdef0123456789abcdef\n",  # else the first boot enables every unit
+    "etc/hosts": "127.0.0.1 localhost\n",
+    "etc/os-release": "ID=debian\n",
+    "opt/discovery/bin/discovery": _COMMAND,
+    f"{_UNITS}/lab.target": "[Unit]\nRequires=basic.target\nAfter=basic.target\nAllowIsolate=yes\n",
+    f"{_UNITS}/docker.service": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
+}
+
+
+class Machine:
+    """A context manager: enters booted, leaves no container. `files` are put into it before, by their paths."""
+
+    def __init__(
+        self, engine: DockerEngine, files: Mapping[str, str], volumes: Mapping[str, str] | None = None
+    ) -> None:
+        """Store the arguments. `volumes` are further places of this machine, by their paths there."""
+        self._engine = engine
+        self._files = files
+        self._volumes = volumes or {}
+        self._container: Container | None = None
+
+    @property
+    def address(self) -> str:
+        """The address of the machine for its clients."""
+        return self._engine.address
+
+    def systemctl(self, *arguments: str, check: bool = True) -> str:
+        """Run `systemctl`; return what it prints. Raises AssertionError, with the unit's log, if it fails."""
+        return self.run("systemctl", "--no-pager", *arguments, check=check)
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a command there as root; return its output."""
+        assert self._container is not None
+        done = self._container.exec_run([*command])
+        output = str(done.output.decode(errors="replace"))
+        assert not check or done.exit_code == 0, f"{command}: {output}\n{self.log()[-6000:]}"
+        return output
+
+    def show(self, unit: str, key: str) -> str:
+        """Return a property of a unit."""
+        return self.systemctl("show", "--value", "--property", key, unit).strip()
+
+    def main_pid(self, unit: str) -> int:
+        """Return the process id of a unit's main process, 0 if there is none."""
+        return int(self.show(unit, "MainPID"))
+
+    def is_active(self, unit: str) -> bool:
+        """Return True if the unit runs."""
+        return self.systemctl("is-active", unit, check=False).strip() == "active"
+
+    def log(self, *units: str) -> str:
+        """Return the journal, of all units or of some."""
+        assert self._container is not None
+        chosen = [argument for unit in units for argument in ("-u", unit)]
+        done = self._container.exec_run(["journalctl", "--no-pager", "-o", "cat", *chosen])
+        return str(done.output.decode(errors="replace"))
+
+    def put(self, files: Mapping[str, str]) -> None:
+        """Write files, by their paths."""
+        assert self._container is not None
+        self._container.put_archive("/", _archive((), files))
+
+    def __enter__(self) -> Self:
+        """Boot."""
+        client = self._engine.client
+        links = {name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")}
+        client.api.import_image_from_data(_archive(_PLACES, _BASE, links), repository=_IMAGE)
+        python = Path(sys.executable).resolve()
+        places = {"/usr": "/usr", str(ROOT): _TREE, sysconfig.get_paths()["purelib"]: _SITE, **self._volumes}
+        if not python.is_relative_to("/usr"):
+            places[sys.base_prefix] = sys.base_prefix
+        volumes: dict[str, Any] = {here: {"bind": there, "mode": "ro"} for here, there in places.items()}
+        volumes["/sys/fs/cgroup"] = {"bind": "/sys/fs/cgroup", "mode": "rw"}
+        self._container = client.containers.create(
+            _IMAGE,
+            command=["/lib/systemd/systemd", "--unit=lab.target", "--show-status=false"],
+            network_mode="host",
+            cgroupns="host",
+            cap_add=["SYS_ADMIN"],
+            security_opt=["seccomp=unconfined", "apparmor=unconfined"],
+            tmpfs={"/run": "exec", "/run/lock": "", "/tmp": ""},
+            volumes=volumes,
+            environment={"container": "docker"},
+            stop_signal="SIGRTMIN+3",
+        )
+        self.put(self._files)
+        self._container.start()
+        eventually_sync(self._is_booted, "the machine to boot", timeout=60)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the machine."""
+        if self._container is not None:
+            if kind is not None:
+                print(self.log())  # pytest shows it with the failure
+            self._container.remove(force=True, v=True)
+
+    def _is_booted(self) -> bool:
+        return self.is_active("lab.target")
+
+
+def unit_files() -> dict[str, str]:
+    """Return what `deploy/systemd/README.md` says to copy, by the paths where it is installed."""
+    place = DEPLOY / "systemd"
+    files = {f"{_UNITS}/{path.name}": path.read_text() for path in (*place.glob("*.service"), *place.glob("*.socket"))}
+    for kind in ("sysusers.d", "tmpfiles.d"):
+        files[f"/etc/{kind}/discovery.conf"] = (place / kind / "discovery.conf").read_text()
+    return files
+
+
+def _archive(places: Iterable[str], files: Mapping[str, str], links: Mapping[str, str] | None = None) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for place in places:
+            directory = tarfile.TarInfo(place)
+            directory.type, directory.mode = tarfile.DIRTYPE, 0o1777 if place.endswith("tmp") else 0o755
+            tar.addfile(directory)
+        for name, target in (links or {}).items():
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            tar.addfile(link)
+        for path, text in files.items():
+            file = tarfile.TarInfo(path.lstrip("/"))
+            content = text.encode()
+            file.size, file.mode = len(content), 0o755 if "/bin/" in path else 0o644
+            tar.addfile(file, io.BytesIO(content))
+    return data.getvalue()
