@@ -2,7 +2,7 @@
 
 PLUGINS  := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
-PACKAGES := discovery $(wildcard plugins/*/discovery_* examples/*/discovery_*) $(wildcard deploy/tutorial/*/)
+PACKAGES := discovery release $(wildcard plugins/*/discovery_* examples/*/discovery_*) $(wildcard deploy/tutorial/*/)
 VENV     ?= .venv
 BIN      := $(VENV)/bin
 
@@ -28,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo images etcd envoy resolved coredns test test-current test-faults test-docker test-swap test-all lint format bench clean
+.PHONY: help demo images etcd envoy resolved coredns test test-current test-faults test-docker test-swap test-all lint format bench version dist clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -88,6 +88,12 @@ format: $(VENV)/.dev ## Format, and fix what can be fixed
 bench: $(VENV)/.dev ## The benchmarks, one after the other
 	@set -e; for benchmark in benchmarks/[a-z]*.py; do \
 		echo "==> $$benchmark"; $(BIN)/python "$$benchmark" $(ARGS); done
+
+version: $(VENV)/.demo ## One version for all distributions: make version VERSION=0.3.0
+	@$(BIN)/python -m release.versions $(VERSION)
+
+dist: $(VENV)/.dev ## All files of a release in dist/: built, checked, and tried in an empty environment (minutes)
+	@$(BIN)/python -m release.dist $(ARGS)
 
 clean: ## Remove the environment, caches and builds
 	rm -rf .venv .venv-current .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

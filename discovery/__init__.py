@@ -131,5 +131,5 @@ __getattr__ = lazy_attributes(
     },
 )
 
-# Former modules of this package, which plugins may still import until the next minor version.
+# Former modules of this package, which plugins may still import until 0.3.
 __path__.append(f"{__path__[0]}/deprecated")

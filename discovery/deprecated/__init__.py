@@ -1,7 +1,7 @@
 """Former modules of `discovery`: each name still works, with a DeprecationWarning that names the present module.
 
 `discovery/__init__.py` adds this directory to the path of the package, so `files.py` here is `discovery.files`. The
-next minor version removes these modules.
+version REMOVED_IN lacks these modules.
 """
 
 import warnings
@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+REMOVED_IN = "0.3"
+"""The minor version that lacks these modules. They were public until 0.1, and 0.2 has them with a warning."""
 _PUBLIC = ("discovery", "discovery.toolkit", "discovery.fields", "discovery.registry")
 _MISSING = object()
 
@@ -35,5 +37,5 @@ def moved(module: str, home: str, *others: str, renamed: Mapping[str, str] | Non
 def _advice(name: str, value: object) -> str:
     for place in map(import_module, _PUBLIC):
         if name in place.__all__ and getattr(place, name) is value:
-            return f"has moved: import {name} from {place.__name__}"
-    return "is private to the core now, and goes away with the next minor version: see docs/plugins.md"
+            return f"has moved, and {REMOVED_IN} lacks it here: import {name} from {place.__name__}"
+    return f"is private to the core now, and goes away with {REMOVED_IN}: see docs/plugins.md"

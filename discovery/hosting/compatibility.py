@@ -1,6 +1,6 @@
 """The versions of the core that a plugin supports, read from installed metadata: nothing of the plugin is imported.
 
-The range is the plugin's own requirement, `discovery-framework>=0.1,<0.2`, which every distribution of a plugin needs
+The range is the plugin's own requirement, `discovery-framework>=0.2,<0.3`, which every distribution of a plugin needs
 in any case. Installers check the range only when they install the plugin: a later upgrade of the core breaks the
 requirement, and so does a directory on PYTHONPATH.
 """

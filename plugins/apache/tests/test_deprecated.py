@@ -27,7 +27,7 @@ def test_a_name_that_moved_works_with_a_warning_at_the_line_that_imports_it(modu
     with pytest.warns(DeprecationWarning, match=name) as caught:
         exec(f"from {former} import {name}", there := dict[str, object](__name__="outside"))
     (warning,) = caught
-    assert str(warning.message) == f"{former}.{name} has moved: import {name} from {home}"
+    assert str(warning.message) == f"{former}.{name} has moved, and 0.3 lacks it here: import {name} from {home}"
     assert warning.filename == "<string>"
     assert there[name] is getattr(importlib.import_module(home), name)
 

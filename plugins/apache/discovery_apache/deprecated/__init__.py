@@ -1,7 +1,7 @@
 """Former modules of `discovery_apache`: each name still works, with a DeprecationWarning that names the present module.
 
 `discovery_apache/__init__.py` adds this directory to the path of the package, so `engine.py` here is
-`discovery_apache.engine`. The next minor version removes these modules.
+`discovery_apache.engine`. The version REMOVED_IN lacks these modules.
 """
 
 import warnings
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+REMOVED_IN = "0.3"
+"""The minor version that lacks these modules."""
 _MISSING = object()
 
 
@@ -22,7 +24,8 @@ def moved(former: str, *homes: str) -> Callable[[str], Any]:
         for home in homes if not name.startswith("_") else ():
             value = getattr(import_module(home), name, _MISSING)
             if value is not _MISSING:
-                warnings.warn(f"{former}.{name} has moved: import {name} from {home}", DeprecationWarning, stacklevel=2)
+                advice = f"has moved, and {REMOVED_IN} lacks it here: import {name} from {home}"
+                warnings.warn(f"{former}.{name} {advice}", DeprecationWarning, stacklevel=2)
                 return value
         raise AttributeError(f"module {former!r} has no attribute {name!r}")
 

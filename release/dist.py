@@ -1,0 +1,72 @@
+"""`make dist`: everything that a release consists of, in the directory `dist`, checked and tried."""
+
+import argparse
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from release import commands, packages, versions
+from release.commands import ReleaseError
+
+SUMS = "SHA256SUMS"
+
+
+def make(target: Path) -> None:
+    """Build everything into the directory `target`, which is emptied first. Raises ReleaseError."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    epoch = _commit_time()
+    with tempfile.TemporaryDirectory(prefix="discovery-dist-") as place:
+        directory = Path(place)
+        with _step("wheels and sdists, built and checked"):
+            built = packages.build(target, epoch=epoch)
+        wheels = packages.wheels(target)
+        with _step(f"{len(wheels)} wheels in an empty environment, with the demo"):
+            python = commands.empty_environment(directory / "wheels", *wheels)
+            commands.install(python, f"{packages.core(wheels)}[demo]")  # etcd and HAProxy, for where PATH lacks them
+            packages.try_out(directory / "wheels", python.with_name("discovery"))
+    write_sums(target)
+    print(f"==> {target}: {len(built) + 1} files of version {versions.version()}")
+
+
+def write_sums(target: Path) -> None:
+    """Write the checksums of the files in `target`, for `sha256sum --check`."""
+    files = sorted(path for path in target.iterdir() if path.is_file() and path.name != SUMS)
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
+    (target / SUMS).write_text("".join(lines))
+
+
+def _commit_time() -> str:
+    """Return the time of the commit that is checked out, in seconds; without git's history, 1980, where ZIP begins."""
+    done = subprocess.run(
+        ["git", "log", "-1", "--format=%ct"], cwd=versions.ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "315532800"
+
+
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    began = time.monotonic()
+    print(f"==> {what}", flush=True)
+    yield
+    print(f"    {time.monotonic() - began:.0f} s", flush=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", type=Path, nargs="?", default=versions.ROOT / "dist")
+    try:
+        make(parser.parse_args().target.absolute())
+    except ReleaseError as error:
+        sys.exit(f"make dist: {error}")
+
+
+if __name__ == "__main__":
+    main()
