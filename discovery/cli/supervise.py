@@ -16,6 +16,7 @@ from discovery.cli.console import note
 from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import close_registry, registry_at, start_logging
 from discovery.providing.registration import Registration, Wanted, exclusive_registration
+from discovery.system.asyncio_tools import wait_for_tasks
 from discovery.system.environment import child_environment
 from discovery.system.signals import ONE_REQUEST
 
@@ -105,7 +106,7 @@ class Supervisor:
     async def withdraw(self) -> None:
         """Withdraw the backend finally. If the registry does not answer, the record expires after its TTL."""
         self._keeping.cancel()
-        await asyncio.wait({self._keeping}, timeout=WITHDRAW_SECONDS)
+        await wait_for_tasks({self._keeping}, WITHDRAW_SECONDS)
 
     async def _stop(self, number: signal.Signals, has_it: bool) -> None:
         was_registered = self._registration.may_stand

@@ -8,7 +8,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.errors import CannotBeAskedError, DiscoveryError, LeaseLostError, OwnedByAnotherError, describe
 from discovery.model import Backend
 from discovery.registry import HandsOver
-from discovery.system.asyncio_tools import cancel_and_wait
+from discovery.system.asyncio_tools import cancel_and_wait, wait_for_tasks
 
 _AT_ONCE = 16
 """Keys that are asked for at the same time, so that thousands of keys do not flood the registry."""
@@ -102,7 +102,7 @@ class Takeovers:
             asking = asyncio.ensure_future(self._lease.take_over(backend))
             try:
                 while not asking.done():
-                    await asyncio.wait({asking}, timeout=_TURN_SECONDS)
+                    await wait_for_tasks({asking}, _TURN_SECONDS)
                     if len(self._asking) > _AT_ONCE:
                         break
                 return asking.done() and asking.result() is None

@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any, Final, Protocol
 
 from discovery.addresses.kinds import family_of, is_destination
+from discovery.system.asyncio_tools import wait_for_tasks
 
 Found = list[tuple[int, str]]
 
@@ -94,7 +95,7 @@ class Lookups:
         answer = asyncio.wrap_future(call.answer)
         try:
             while not self._is_looked_after(call):
-                await asyncio.wait([answer], timeout=_LOOK_AGAIN)
+                await wait_for_tasks([answer], _LOOK_AGAIN)
             return await answer
         finally:
             answer.cancel()

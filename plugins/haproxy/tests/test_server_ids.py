@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
+from haproxy_ids import ids_by_name
 from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.testing import backend, snapshot
 from discovery_haproxy.options.config import HAProxyConfig
-from discovery_haproxy.rendering.sections import build_sections
-from discovery_haproxy.rendering.server_ids import ids_by_name, ids_by_position
+from discovery_haproxy.rendering.sections import SectionBuilder
 
 # Two names with one hash, found by trying.
 FIRST, SECOND = "web-701", "web-2589"
@@ -41,12 +41,8 @@ def test_ids_are_distinct_in_the_bits_that_the_ring_uses() -> None:
     assert min(ids) > 0  # HAProxy refuses 0
 
 
-def test_ids_by_position_follow_the_order() -> None:
-    assert ids_by_position(["b", "a"]) == {"b": 1, "a": 2}
-
-
 @pytest.mark.parametrize("options", [{"balance": "first"}, {"backend_lines": ["# balance uri", "balance first"]}])
 def test_ids_follow_the_order_if_haproxy_fills_the_servers_in_the_order_of_their_ids(options: dict[str, Any]) -> None:
     config = HAProxyConfig.model_validate({"services": {"web": options}})
-    (section,) = build_sections(config, snapshot(backend(id="b"), backend(id="a"))).services
+    (section,) = SectionBuilder().build(config, snapshot(backend(id="b"), backend(id="a"))).services
     assert [(server.id, server.numeric_id) for server in section.backends] == [("a", 1), ("b", 2)]

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from haproxy_ids import ids_by_name
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from discovery import Backend, Service, Snapshot, State
 from discovery.testing import backend
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.rendering.render import Rendered, Renderer, Runtime
-from discovery_haproxy.rendering.server_ids import ids_by_name
 from discovery_haproxy.runtime_api.planner import make_plan
 from discovery_haproxy.text.configuration import parse
 from discovery_haproxy.text.server_runs import LineRun, ServerLine, ServersInRuns

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from discovery import join_host_port
 from discovery.toolkit import (
     SOCKET_PATH_BYTES,
     SocketTable,
@@ -178,7 +179,7 @@ def _is_freed(bind: str) -> bool:
 
 def _place(listener: Listener, port: int) -> str:
     host = listener.name or ("::" if listener.ipv6 else "*")
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_host_port(host, port)
 
 
 def _may_wait(bind: str) -> bool:

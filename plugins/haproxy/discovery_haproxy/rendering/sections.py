@@ -183,15 +183,6 @@ class SectionBuilder:
         return sections
 
 
-def build_sections(
-    config: HAProxyConfig,
-    snapshot: Snapshot,
-    addresses_of: AddressesOf = registered_host,
-) -> Sections:
-    """Compute the sections for a snapshot alone, as `SectionBuilder` does."""
-    return SectionBuilder().build(config, snapshot, addresses_of)
-
-
 def _with_changes(last: _Result, changed: Mapping[int, _Built]) -> tuple[tuple[_Built, ...], Sections]:
     """Return the last result with these sections in place of others, by their positions."""
     pairs = [(last.built[at], new) for at, new in changed.items()]

@@ -7,7 +7,7 @@ every key to another server.
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 _RING_IDS = 1 << 20
 """Ids that differ on the ring: HAProxy hashes `id * 4096 + n` in 32 bits, so that ids which are equal in their low 20
@@ -45,12 +45,6 @@ def distinct_ids(names: Sequence[str], own: Sequence[int]) -> Sequence[int]:
     return tuple(ids.values())
 
 
-def ids_by_name(names: Iterable[str]) -> dict[str, int]:
-    """Return an id for each of the different names of a section, see `distinct_ids`."""
-    ordered = tuple(names)
-    return dict(zip(ordered, distinct_ids(ordered, tuple(map(own_id, ordered))), strict=True))
-
-
 def _searched_ids(names: Sequence[str]) -> tuple[int, ...]:
     """Return the ids, in the order of `names`, by a search for each of the names in alphabetical order."""
     slots = max(_RING_IDS - 1, 2 * len(names))  # never full, so that the search for a free id ends
@@ -62,8 +56,3 @@ def _searched_ids(names: Sequence[str]) -> tuple[int, ...]:
         taken[slot] = name
     ids = {name: slot + 1 for slot, name in taken.items()}
     return tuple(ids[name] for name in names)
-
-
-def ids_by_position(names: Sequence[str]) -> dict[str, int]:
-    """Return ids in the order of the names, for `balance first`."""
-    return {name: position for position, name in enumerate(names, start=1)}
