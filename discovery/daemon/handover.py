@@ -3,12 +3,15 @@
 Each message is a JSON object in a packet of its own, and follows the one before within a limited number of seconds. The
 predecessor sends the sockets beside its messages:
 
-    successor    {"take_over": {"instances": {NAME: PLUGIN...}}}
-    predecessor  {"refused": REASON}, or {"within": SECONDS} as soon as it begins to let go
+    successor    {"take_over": {"instances": {NAME: PLUGIN...}}, "protocol": [OLDEST, NEWEST]}
+    predecessor  {"refused": REASON}, or {"within": SECONDS, "protocol": VERSION} as soon as it begins to let go
     predecessor  {"sockets": COUNT, "last": BOOL}, again and again until the last
 
-    command      {"release": {"service": NAME, or null for all}}
-    daemon       {"released": [KEY...], "last": BOOL}, again and again until the last
+    command      {"release": {"service": NAME, or null for all}, "protocol": [OLDEST, NEWEST]}
+    daemon       {"refused": REASON}, or
+                 {"released": [KEY...], "last": BOOL}, again and again until the last
+
+`protocol` has the versions of this protocol. A daemon that speaks none of those that a request states refuses it.
 """
 
 import asyncio
@@ -21,6 +24,7 @@ from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.daemon import protocol
 from discovery.errors import CannotStartError, DiscoveryError
 from discovery.system import packets, rundir
 from discovery.system.asyncio_tools import cancel_and_wait
@@ -46,6 +50,8 @@ class Successor(NamedTuple):
 
     pid: int
     instances: Mapping[str, str]
+    protocol: int = 1
+    """The version of the protocol in which it is answered."""
 
 
 class Release(NamedTuple):
@@ -186,15 +192,15 @@ class HandoverServer:
             channel.setblocking(False)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    asked = await self._read_request(channel)
-                    if isinstance(asked, Release):
-                        await self._release_records(channel, asked)
-                        return
-                    successor = asked
                     try:
+                        asked = await self._read_request(channel)
+                        if isinstance(asked, Release):
+                            await self._release_records(channel, asked)
+                            return
+                        successor = asked
                         within = self._accept_successor(successor)
                     except HandoverRefusedError as error:
-                        self._log.warning("a successor was refused", pid=successor.pid, reason=str(error))
+                        self._log.warning("a request was refused", pid=packets.peer(channel), reason=str(error))
                         await packets.send(channel, {"refused": str(error)})
                         return
             except (OSError, EOFError, ValueError, TimeoutError) as error:
@@ -210,7 +216,7 @@ class HandoverServer:
     async def _serve_successor(self, channel: socket.socket, successor: Successor, within: float) -> None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await packets.send(channel, {"within": within})
+                await packets.send(channel, {"within": within, protocol.KEY: successor.protocol})
         except (OSError, TimeoutError) as error:
             self._log.warning("a process that cannot take over has asked to", reason=str(error) or "it does not read")
             self._successor = None  # another may come
@@ -234,14 +240,24 @@ class HandoverServer:
             await cancel_and_wait(preparing, leaving)
 
     async def _read_request(self, channel: socket.socket) -> Successor | Release:
-        """Raises ValueError for what is no question of ours, and OSError."""
+        """Raises HandoverRefusedError for versions that this daemon does not speak.
+
+        Raises ValueError for what is no question of ours, and OSError.
+        """
         pid = packets.peer(channel)
         message, _ = await packets.receive(channel)
+        theirs = protocol.spoken_by(message)
+        version = protocol.agreed(protocol.SPOKEN, theirs)
+        if version is None:
+            raise HandoverRefusedError(
+                f"it speaks {protocol.SPOKEN} of the hand-over, and you {theirs}: use a version of discovery"
+                " in between, or stop it first"
+            )
         try:
             if "release" in message:
                 service = message["release"]["service"]
                 return Release(pid, None if service is None else str(service))
-            return Successor(pid, dict(message["take_over"]["instances"].items()))
+            return Successor(pid, dict(message["take_over"]["instances"].items()), version)
         except (KeyError, TypeError, AttributeError):
             raise ValueError(f"process {pid} asks for something else") from None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.daemon import protocol
 from discovery.daemon.handover import ANSWER_SECONDS, lock_path
 from discovery.errors import CannotStartError, DiscoveryError
 from discovery.system import packets, rundir
@@ -77,10 +78,15 @@ async def _receive_sockets(
     within = ANSWER_SECONDS
     try:
         async with asyncio.timeout(within):
-            await packets.send(channel, {"take_over": {"instances": dict(instances)}})
+            await packets.send(
+                channel, {"take_over": {"instances": dict(instances)}, protocol.KEY: list(protocol.SPOKEN)}
+            )
             answer, _ = await packets.receive(channel)
         if "refused" in answer:
             return f"does not let go: {answer['refused']}"
+        version = protocol.used_by(answer)
+        if not protocol.SPOKEN.oldest <= version <= protocol.SPOKEN.newest:
+            return f"answers in version {version} of the protocol, and this one speaks {protocol.SPOKEN}; stop it first"
         within = min(float(answer["within"]), MOST_SECONDS)
         log.info("taking over")
         while not answer.get("last"):
@@ -116,10 +122,12 @@ async def release(path: Path, service: str | None) -> tuple[str, ...] | None:
         keys: list[str] = []
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await packets.send(channel, {"release": {"service": service}})
+                await packets.send(channel, {"release": {"service": service}, protocol.KEY: list(protocol.SPOKEN)})
                 last = False
                 while not last:
                     answer, _ = await packets.receive(channel)
+                    if "refused" in answer:
+                        raise DiscoveryError(f"the daemon at {path} does not release anything: {answer['refused']}")
                     keys += map(str, answer["released"])
                     last = bool(answer["last"])
         except (OSError, EOFError, TimeoutError, ValueError, KeyError, TypeError):
