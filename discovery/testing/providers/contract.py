@@ -1,38 +1,39 @@
 """The contract of providers: derive from `ProviderContract`, say how to change its world, and run pytest."""
 
 import asyncio
-import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from discovery.errors import describe
 from discovery.plugin import AnyProvider, Inventory, Provider, Validation
 from discovery.system.either import iterated
 from discovery.testing import process
 from discovery.testing.clauses import clause, examine, expect
-from discovery.testing.consumers.answers import FIGURES, Answers, health_is_told_quickly, is_health_told
-from discovery.testing.consumers.gentle import INSPECT_SECONDS, Asked, ask, outcome
+from discovery.testing.consumers.answers import FIGURES, health_is_told_quickly, is_health_told
 from discovery.testing.consumers.life import CALL_SECONDS, STOP_SECONDS, call
 from discovery.testing.consumers.restart import alternatives, teardown_after_failed_setup
 from discovery.testing.options import OPTIONS, Options
 from discovery.testing.process import Holdings
-from discovery.testing.providers.observing import Observed, observe
+from discovery.testing.providers.life import left_seconds, observe
+from discovery.testing.providers.observing import Observed, Part
 from discovery.testing.providers.place import ProviderPlace, at, at_first
 from discovery.testing.providers.rules import CHECKS, COURSES, FINDINGS, problems_are_single_lines
 from discovery.testing.recorder import Recorder, touched_by
-from discovery.testing.support import eventually, within
+from discovery.testing.support import within
 from discovery.testing.watching import limited, run_loop
 
 _ALTERNATIVES = 3
 """Configurations that a provider is asked to adopt; the first is the present one."""
 _FIRST_SECONDS = 2.0
 """Seconds for the first inventory with another configuration, which may be one of another machine."""
-_QUICK_SECONDS = 0.25
-"""Seconds of an `arrange` up to which the world is changed many times in turn."""
+_ADOPTING_SECONDS = 1.5
+"""Seconds after which a provider is asked to adopt no further configuration, so that the contract takes less than 20 s.
+"""
+_CLOSED_SECONDS = 1.0
+"""The same of discoveries that are begun and closed in turn."""
 _observed: "weakref.WeakKeyDictionary[type, Observed | BaseException]" = weakref.WeakKeyDictionary()
 
 
@@ -61,96 +62,44 @@ class ProviderContract(ProviderPlace):
     @clause
     def test_the_first_inventory_comes_by_itself(self) -> None:
         """Nothing is registered before the first inventory, and a successor of the daemon waits for that."""
-
-        async def check(provider: AnyProvider) -> None:
-            async with self._watching(provider) as seen:
-                first = await seen.first()
-                expect(isinstance(first, Inventory), "an Inventory from discover", first)
-
-        self._run(check)
+        self._observe(Part.FIRST)
 
     @clause
     def test_equal_worlds_give_equal_inventories(self) -> None:
         """An equal inventory costs nothing: one that differs at random is checked, and written, each time."""
-
-        async def check(provider: AnyProvider) -> None:
-            for world in (0,) if self._is_slow else (0, 1):
-                await self._arrange(world)
-                async with (
-                    self._another() as other,
-                    self._watching(provider, at_first) as one,
-                    self._watching(other, at_first) as two,
-                ):
-                    if await one.first() != await two.first():
-                        one.go_on()
-                        two.go_on()
-                    await one.until(lambda: one.latest == two.latest, "two providers to find the same")
-                    for mine, theirs in zip(one.latest.candidates, two.latest.candidates, strict=True):
-                        expect(hash(mine) == hash(theirs), "equal hashes of equal candidates", f"{mine} and {theirs}")
-
-        self._run(check)
+        for one, two in self._observe(Part.EQUAL).twins:
+            for mine, theirs in zip(one.candidates, two.candidates, strict=True):
+                expect(hash(mine) == hash(theirs), "equal hashes of equal candidates", f"{mine} and {theirs}")
 
     @clause
     def test_a_change_is_found_and_each_inventory_is_complete(self) -> None:
         """The core withdraws what an inventory lacks, and registers what is new."""
-
-        async def check(provider: AnyProvider) -> None:
-            async with self._watching(provider) as seen:
-                first = await seen.first()
-                await self._arrange(1)
-                async with self._another() as other, self._watching(other, at_first) as afresh:
-                    await seen.another_than(first)
-                    await seen.finds(await afresh.first())
-                await self._arrange(0)
-                await seen.finds(first, rests=True)
-
-        self._run(check)
+        self._observe(Part.CHANGE)
 
     @clause
     def test_a_change_at_the_moment_of_an_inventory_is_found(self) -> None:
         """What changes between a look and the beginning of a watch, or during a look, is never told again."""
-
-        is_slow = self._is_slow
-
-        async def check(provider: AnyProvider) -> None:
-            async with self._watching(provider, at_first) as seen:
-                first = await seen.first()
-                await self._arrange(1)
-                seen.go_on()
-                async with self._another() as other, self._watching(other, at_first) as afresh:
-                    await seen.another_than(first)
-                    second = await afresh.first()
-                await seen.finds(second)
-                begun = time.monotonic()
-                await self._arrange(0)
-                if time.monotonic() - begun < _QUICK_SECONDS and not is_slow:
-                    for world in (1, 0, 1, 0, 1):
-                        await self._arrange(world)
-                    await seen.finds(second)
-                    await self._arrange(0)
-                await seen.finds(first, rests=True)
-
-        self._run(check)
+        self._observe(Part.MOMENT, Part.BURST)
 
     @clause
     def test_every_backend_is_valid_and_has_a_key_of_its_own(self) -> None:
         """The core leaves out what cannot be registered."""
-        examine(self.provider, self._observe(), FINDINGS)
+        examine(self.provider, self._observe(Part.COURSE), FINDINGS)
 
     @clause
     def test_every_check_makes_sense_and_can_be_run(self) -> None:
         """The core runs the checks on the provider's event loop, and registers what passes."""
-        examine(self.provider, self._observe(), CHECKS)
+        examine(self.provider, self._observe(Part.COURSE), CHECKS)
 
     @clause
     def test_problems_are_single_lines(self) -> None:
         """Problems and skipped things are shown in tables and logs."""
-        examine(self.provider, self._observe(), [problems_are_single_lines])
+        examine(self.provider, self._observe(Part.COURSE), [problems_are_single_lines])
 
     @clause
     def test_discover_runs_on_quietly(self) -> None:
         """A daemon lives for months, and all plugins share its process."""
-        examine(self.provider, self._observe(), COURSES)
+        examine(self.provider, self._observe(Part.COURSE, Part.AGAIN), COURSES)
 
     @clause
     def test_a_discovery_may_be_closed_or_cancelled_at_any_time_and_begun_again(self) -> None:
@@ -159,54 +108,33 @@ class ProviderContract(ProviderPlace):
         async def check(provider: AnyProvider) -> None:
             with limited("aclose of discover", CALL_SECONDS):
                 await iterated(provider.discover()).aclose()
-            first, counts = None, []
-            for _ in range(1 if self._is_slow else 4):
-                begun = iterated(provider.discover())
+            counts: list[dict[str, int]] = []
+            begun = time.monotonic()
+            while len(counts) < 2 or (len(counts) < 4 and time.monotonic() - begun < _CLOSED_SECONDS):
+                found = iterated(provider.discover())
                 with limited("discover", self.patience + 1):
                     async with asyncio.timeout(self.patience):
-                        first = await anext(begun)
+                        await anext(found)
                 with limited("aclose of discover", CALL_SECONDS):
-                    await begun.aclose()
+                    await found.aclose()
                 await asyncio.sleep(0.01)
                 counts.append({**Holdings.now().counts, "tasks": len(asyncio.all_tasks())})
             for kind in counts[0] if len(counts) == 4 else ():
                 grown = [count[kind] for count in counts[1:]]
                 expect(not grown[0] < grown[1] < grown[2], f"as many {kind} after each discover", grown)
-            for _ in range(1 if self._is_slow else 2):
-                async with self._watching(provider) as seen:
-                    assert first is not None
-                    await seen.finds(first)
 
         self._run(check)
+        self._observe(Part.AGAIN)
 
     @clause
     def test_what_cannot_be_seen_is_raised_and_never_less_is_found(self) -> None:
         """Backends that the provider cannot see are there nevertheless: an incomplete inventory withdraws them."""
         import pytest
 
-        async def check(provider: AnyProvider) -> None:
-            blinded = self.blind()
-            if blinded is None:
-                pytest.skip("no blind() to keep the provider from seeing")
-            async with self._watching(provider) as seen:
-                first = await seen.first()
-                await asyncio.to_thread(blinded.__enter__)
-                try:
-                    await eventually(seen.task.done, "discover to raise", self.patience)
-                    less = [each for each in seen.inventories if each != first]
-                    expect(not less, "an exception, and no other inventory", less)
-                    ended = None if seen.task.cancelled() else seen.task.exception()
-                    expect(isinstance(ended, Exception), "an exception that tells the reason", ended)
-                    is_health_told(
-                        await call("health", CALL_SECONDS, provider.health), "after an exception of discover"
-                    )
-                    await self._raises(provider)
-                finally:
-                    await asyncio.to_thread(blinded.__exit__, None, None, None)
-            async with self._watching(provider, at(first)) as again:
-                await again.finds(first)
-
-        self._run(check)
+        observed = self._observe()
+        if not observed.can_be_blinded:
+            pytest.skip("no blind() to keep the provider from seeing")
+        observed.require(Part.BLIND, Part.AGAIN)
 
     @clause
     def test_tearing_down_is_safe_without_a_setup_and_after_one(self) -> None:
@@ -226,18 +154,7 @@ class ProviderContract(ProviderPlace):
     @clause
     def test_what_a_killed_daemon_has_left_keeps_no_instance_from_starting(self) -> None:
         """A daemon that was killed has torn nothing down: its run directory has whatever was there at that moment."""
-
-        async def check(provider: AnyProvider) -> None:
-            async with self._watching(provider, at_first) as seen:
-                first = await seen.first()
-            with tempfile.TemporaryDirectory() as directory:
-                left = Path(directory, "run")
-                shutil.copytree(provider.context.run_dir, left, ignore=_not_regular)
-                for _ in range(1 if self._is_slow else 2):
-                    async with self._another(left) as other, self._watching(other, at(first)) as seen:
-                        await seen.finds(first)
-
-        self._run(check)
+        self._observe(Part.KILLED)
 
     @clause
     def test_another_configuration_is_adopted_or_refused(self) -> None:
@@ -246,21 +163,26 @@ class ProviderContract(ProviderPlace):
         async def check(provider: AnyProvider) -> None:
             if self.provider.reconfigure is Provider.reconfigure:
                 return
-            async with self._watching(provider, at_first) as seen:
-                first = await seen.first()
-            for change, table in [*alternatives(self.provider.Config, self.config, self.other_configs)][:_ALTERNATIVES]:
-                config, wanted = self.provider.Config.model_validate(table), first
-                if change != "nothing":
-                    try:
-                        async with self._another(config=config) as fresh:
-                            wanted = await asyncio.wait_for(anext(iterated(fresh.discover())), within(_FIRST_SECONDS))
-                    except Exception:  # noqa: BLE001, S112 - options for another machine
-                        continue
-                async with self._another() as asked:
-                    taken: object = await call("reconfigure", CALL_SECONDS, asked.reconfigure, config)
+            same, *others = alternatives(self.provider.Config, self.config, self.other_configs)
+            asked, begun = 0, time.monotonic()
+            for change, table in [*others[: _ALTERNATIVES - 1], same]:
+                if asked and time.monotonic() - begun > within(_ADOPTING_SECONDS):
+                    return
+                config = self.provider.Config.model_validate(table)
+                try:
+                    async with self._another(config=config) as fresh, self._watching(fresh, at_first) as seen:
+                        async with asyncio.timeout(within(_FIRST_SECONDS)):
+                            wanted = await seen.first()
+                except Exception:
+                    if table is self.config:
+                        raise
+                    continue
+                asked += 1
+                async with self._another() as adopting:
+                    taken: object = await call("reconfigure", CALL_SECONDS, adopting.reconfigure, config)
                     expect(isinstance(taken, bool), "True or False from reconfigure", f"{taken!r} for {change}")
                     if taken:
-                        async with self._watching(asked, at(wanted)) as seen:
+                        async with self._watching(adopting, at(wanted)) as seen:
                             await seen.finds(wanted)
 
         self._run(check)
@@ -268,37 +190,17 @@ class ProviderContract(ProviderPlace):
     @clause
     def test_health_can_be_asked_for_at_any_time(self) -> None:
         """The core asks every few seconds, while `discover` runs, and shows the detail on a single line."""
-
-        async def check(provider: AnyProvider) -> None:
-            answers = Answers([Asked("before discover"), Asked("after the first inventory")])
-            await ask(answers.asked[0], provider)
-            async with self._watching(provider, at_first) as seen:
-                await seen.first()
-                await ask(answers.asked[1], provider)
-            after: Any = answers.asked[1].health
-            for asked in answers.asked:
-                is_health_told(asked.health, asked.moment)
-            expect(after.ok, "ok after the first inventory", after)
-            examine(self.provider, answers, [health_is_told_quickly])
-
-        self._run(check)
+        answers = self._observe(Part.ASKED, Part.FIRST)
+        for asked in answers.asked:
+            is_health_told(asked.health, asked.moment)
+        after: Any = answers.asked[-1].health
+        expect(after.ok, "ok after the first inventory", after)
+        examine(self.provider, answers, [health_is_told_quickly])
 
     @clause
     def test_metrics_and_details_can_be_read_at_any_time(self) -> None:
         """`/metrics` and `/api` show them."""
-
-        async def check(provider: AnyProvider) -> None:
-            answers = Answers([])
-            async with self._watching(provider, at_first) as seen:
-                for moment in ("before the first inventory", "after the first inventory"):
-                    asked = Asked(moment)
-                    await ask(asked, provider)
-                    asked.details = await outcome("inspect", INSPECT_SECONDS, provider.inspect)
-                    answers.asked.append(asked)
-                    await seen.first()
-            examine(self.provider, answers, FIGURES)
-
-        self._run(check)
+        examine(self.provider, self._observe(Part.ASKED, Part.FIRST), FIGURES)
 
     @clause
     def test_validating_finds_no_fault_and_changes_nothing(self) -> None:
@@ -322,6 +224,8 @@ class ProviderContract(ProviderPlace):
     @clause
     def test_nothing_is_left_running(self) -> None:
         """A daemon lives for months, and sets a provider up again at each change of its configuration."""
+        if not self._observe(Part.TEARDOWN).left:
+            return
 
         async def check(provider: AnyProvider) -> None:
             async with self._watching(provider) as seen:
@@ -329,29 +233,13 @@ class ProviderContract(ProviderPlace):
                 await self._arrange(1)
                 await seen.another_than(first)
 
-        if not self._is_slow:  # else other clauses have come before
-            self._run(check)  # creates the objects that exist once in a process
-        before = Holdings.now()
+        before = Holdings.now()  # what exists once in a process is there since the life that was observed
         self._run(check)
-        left = process.left_since(before, min(self.patience, 3.0))
+        left = process.left_since(before, left_seconds(self))
         expect(not left, "no thread, child or descriptor after teardown", f"left behind: {left}")
 
-    async def _raises(self, provider: AnyProvider) -> None:
-        """Check that a new `discover` raises, too."""
-        with limited("discover, which cannot see,", self.patience + 1):
-            begun = iterated(provider.discover())
-            try:
-                async with asyncio.timeout(self.patience):
-                    found: object = await anext(begun)
-            except Exception as error:  # noqa: BLE001 - after any exception the core tries again
-                expect(not isinstance(error, StopAsyncIteration), "an exception that tells the reason", describe(error))
-                return
-            finally:
-                await begun.aclose()
-        expect(False, "an exception again", found)
-
-    def _observe(self) -> Observed:
-        """Return the observations of a life, which takes place once for all clauses."""
+    def _observe(self, *parts: Part) -> Observed:
+        """Return the observations of a life, which takes place once for all clauses. Raise the exception of a part."""
         if type(self) not in _observed:
             try:
                 _observed[type(self)] = observe(self)
@@ -360,7 +248,7 @@ class ProviderContract(ProviderPlace):
         found = _observed[type(self)]
         if isinstance(found, BaseException):
             raise found
-        return found
+        return found.require(*parts)
 
     def _inspect(self, check: Callable[[list[Inventory]], Coroutine[Any, Any, None]]) -> None:
         """Check the inventories of a change of worlds. For derived classes that were written before."""
@@ -373,8 +261,3 @@ class ProviderContract(ProviderPlace):
                 await check(seen.inventories)
 
         self._run(run)
-
-
-def _not_regular(directory: str, names: Sequence[str]) -> list[str]:
-    """Return the names of sockets and pipes in a directory, which cannot be copied."""
-    return [name for name in names if not (path := Path(directory, name)).is_file() and not path.is_dir()]

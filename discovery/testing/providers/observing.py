@@ -1,4 +1,4 @@
-"""A life of a provider: what a provider yields when its world changes and changes back."""
+"""The observations of a provider: what a provider yields, and how busy, restless and blocking a provider is."""
 
 import asyncio
 import inspect
@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from enum import Enum
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,8 @@ from discovery.checks import Check, Outcome
 from discovery.errors import describe
 from discovery.model import Backend
 from discovery.plugin import AnyProvider, Candidate, Inventory
-from discovery.testing import process
-from discovery.testing.consumers.gentle import declared_paths
-from discovery.testing.consumers.life import dump_of
-from discovery.testing.providers.place import ProviderPlace, Watcher
-from discovery.testing.recorder import Recorder
+from discovery.testing.consumers.gentle import Asked, declared_paths
+from discovery.testing.providers.place import ProviderPlace, Watcher, requests_of
 from discovery.testing.support import within
 from discovery.testing.watching import limited
 
@@ -33,16 +31,40 @@ _SAMPLE_SECONDS = 0.02
 """Seconds between two looks at the stack of the provider's thread."""
 _BLOCKING_SECONDS = 0.3
 """Seconds of a probe from which on its looks tell whether the probe blocks: checks of all candidates share the loop."""
-_BEGUN = 2
-"""Discoveries that are begun in turn while nothing changes."""
 BLOCKED = 0.9
 """Share of the looks that find a thread busy that blocks its event loop."""
+
+
+class Part(Enum):
+    """A part of the life of a provider."""
+
+    ASKED = "health, metrics and details"
+    FIRST = "the first inventory"
+    EQUAL = "a twin finds the same"
+    CHANGE = "a change, there and back"
+    MOMENT = "a change while the twin rests at its first inventory"
+    COURSE = "a time without a change, and the probes of checks"
+    KILLED = "instances in a directory that another has left"
+    AGAIN = "further discoveries of the same instance"
+    BURST = "many changes in turn, of a provider that is quick"
+    BLIND = "the sight taken away"
+    TEARDOWN = "the end"
 
 
 @dataclass
 class Observed:
     """The observations of a life in world 0, world 1 and world 0 again, and of a time in which nothing changes."""
 
+    failed: dict[Part, Exception] = field(default_factory=dict)
+    passed: set[Part] = field(default_factory=set)
+    end: Exception | None = None
+    """The exception that ended the life before its last part."""
+    asked: list[Asked] = field(default_factory=list)
+    twins: list[tuple[Inventory, Inventory]] = field(default_factory=list)
+    """Equal inventories of two instances in the same world."""
+    can_be_blinded: bool = False
+    left: dict[str, list[str]] = field(default_factory=dict)
+    """The threads, children and descriptors that are there after the teardown, and were not before the setup."""
     inventories: list[Inventory] = field(default_factory=list)
     copies: list[object] = field(default_factory=list)
     phases: list[int] = field(default_factory=list)
@@ -70,55 +92,32 @@ class Observed:
     blocking: list[str] = field(default_factory=list)
     """The probes that block their event loop."""
 
+    @contextmanager
+    def part(self, part: Part, *, ends: bool = False) -> Iterator[None]:
+        """Note whether `part` fails within the block. With `ends` the exception is raised: the life is over."""
+        try:
+            yield
+        except Exception as error:
+            self.failed[part] = error
+            if ends:
+                raise
+        else:
+            self.passed.add(part)
+
+    def require(self, *parts: Part) -> "Observed":
+        """Return these observations, or raise the exception of a part that failed or that an earlier one prevented."""
+        for part in parts:
+            if part in self.failed or part not in self.passed:
+                raise self.failed.get(part) or self.end or self.failed[Part.TEARDOWN]
+        return self
+
     @property
     def candidates(self) -> list[Candidate]:
         """Every candidate of every inventory."""
         return [each for inventory in self.inventories for each in getattr(inventory, "candidates", ())]
 
 
-def observe(place: ProviderPlace) -> Observed:
-    """Run a provider through the worlds of `place`, and return what was seen."""
-    observed, settings, is_slow = Observed(), process.settings(), place._is_slow  # noqa: SLF001 - its own place
-
-    async def script(provider: AnyProvider) -> None:
-        before = dump_of(provider.config)
-        with Recorder() as recorder:
-            async with place._watching(provider) as seen:  # noqa: SLF001
-                await _live(place, seen, observed)
-        for _ in range(1 if is_slow else _BEGUN):
-            requests = place._requests  # noqa: SLF001
-            async with place._watching(provider) as again:  # noqa: SLF001
-                await again.first()
-                await asyncio.sleep(0)
-            observed.requests_when_begun.append(place._requests - requests)  # noqa: SLF001
-        observed.config = before, dump_of(provider.config)
-        observed.outside = _outside(place, provider, recorder.written)
-        observed.inventories, observed.copies = seen.inventories, seen.copies
-        observed.changed = process.changed_settings(settings, process.settings())
-        await _look_at_all(observed)
-
-    try:
-        place._run(script)  # noqa: SLF001
-    finally:
-        process.restore(settings)
-    return observed
-
-
-async def _live(place: ProviderPlace, seen: Watcher, observed: Observed) -> None:
-    first = await seen.first()
-    observed.phases.append(len(seen.inventories))
-    await place._arrange(1)  # noqa: SLF001
-    await seen.another_than(first)
-    await _quiet(seen)
-    observed.phases.append(len(seen.inventories))
-    await place._arrange(0)  # noqa: SLF001
-    await seen.finds(first)
-    await _quiet(seen)
-    observed.phases.append(len(seen.inventories))
-    await _idle(place, seen, observed)
-
-
-async def _quiet(seen: Watcher) -> None:
+async def quiet(seen: Watcher) -> None:
     """Wait a moment for further inventories of the same change, such as an inventory that is yielded too early."""
     count = -1
     while count != len(seen.inventories) and len(seen.inventories) < MOST_IDLE:
@@ -152,7 +151,7 @@ def _busy(samples: Sequence[str]) -> tuple[float, str]:
     return (len(busy) / len(samples), busy[-1]) if busy else (0.0, "")
 
 
-def _outside(place: ProviderPlace, provider: AnyProvider, written: Iterable[str]) -> list[str]:
+def files_outside(place: ProviderPlace, provider: AnyProvider, written: Iterable[str]) -> list[str]:
     """Return the files among `written` that are there, and neither in the provider's directories nor in its options."""
     context = provider.context
     own = [context.run_dir, context.state_dir, *declared_paths(place.config)]
@@ -160,13 +159,14 @@ def _outside(place: ProviderPlace, provider: AnyProvider, written: Iterable[str]
     return sorted(str(path) for path in paths if path.is_file() and not any(map(path.is_relative_to, own)))
 
 
-async def _idle(place: ProviderPlace, seen: Watcher, observed: Observed) -> None:
-    count, requests, begun = len(seen.inventories), place._requests, time.monotonic()  # noqa: SLF001
+async def idle(seen: Watcher, provider: AnyProvider, observed: Observed) -> None:
+    """Watch a provider while nothing changes."""
+    count, requests, begun = len(seen.inventories), requests_of(provider), time.monotonic()
     with _sampling() as samples:
         while time.monotonic() - begun < IDLE_SECONDS or len(samples) < 10:  # noqa: ASYNC110 - a thread wakes no loop
             await asyncio.sleep(0.01)
     observed.idle = len(seen.inventories) - count
-    observed.requests = place._requests - requests  # noqa: SLF001
+    observed.requests = requests_of(provider) - requests
     observed.restless = [each for one, each in pairwise(seen.inventories[max(count - 1, 0) :]) if each != one][:3]
     observed.busy, observed.stack = _busy(samples)
     if seen.task.done():
@@ -176,7 +176,7 @@ async def _idle(place: ProviderPlace, seen: Watcher, observed: Observed) -> None
             observed.ended = describe(error)
 
 
-async def _look_at_all(observed: Observed) -> None:
+async def look_at_all(observed: Observed) -> None:
     """Run the probe of each check once."""
     looked: set[object] = set()
     for candidate in observed.candidates:

@@ -2,8 +2,6 @@
 
 import asyncio
 import tempfile
-import time
-import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
@@ -17,17 +15,11 @@ from discovery.testing import process
 from discovery.testing.clauses import BrokenError, expect
 from discovery.testing.consumers.life import CALL_SECONDS, STOP_SECONDS, call
 from discovery.testing.recorder import unrecorded
-from discovery.testing.support import eventually, within
+from discovery.testing.support import eventually
 from discovery.testing.watching import limited, run_loop
 
 _ARRANGE_SECONDS = 50.0
 """Seconds for the author's `arrange`, which may start containers."""
-_SLOW_SECONDS = 0.2
-"""Seconds for the end of a `discover`, from which on the contract ends fewer of them and takes less than 20 s."""
-_SLOW_FIRST_SECONDS = 0.5
-"""Seconds for the first inventory, from which on the contract waits for fewer of them: a start may take longer than an
-end."""
-_slow: "weakref.WeakSet[type]" = weakref.WeakSet()
 _MOST = 5000
 """Inventories after which a provider that yields without an end is stopped, before memory is full."""
 
@@ -67,13 +59,7 @@ class ProviderPlace:
     def _make(self, run_dir: Path, config: PluginConfig | None = None) -> AnyProvider:
         config = config or self.provider.Config.model_validate(self.config)
         log = structlog.get_logger("contract")
-        return self.provider(config, Context("contract", run_dir, log, request_discovery=self._ask))
-
-    _requests = 0
-    """Requests for another `discover`, by every instance."""
-
-    def _ask(self) -> None:
-        self._requests += 1
+        return self.provider(config, Context("contract", run_dir, log, request_discovery=_Requests()))
 
     def _run(self, check: Callable[[AnyProvider], Coroutine[Any, Any, None]]) -> None:
         async def run() -> None:
@@ -118,9 +104,6 @@ class ProviderPlace:
         try:
             yield watcher
         finally:
-            if watcher.first_seconds > within(_SLOW_FIRST_SECONDS):
-                _slow.add(type(self))
-            begun = time.monotonic()
             if not watcher.task.done():
                 watcher.task.cancel()
                 with limited("discover, after it was cancelled,", CALL_SECONDS):
@@ -130,13 +113,21 @@ class ProviderPlace:
                     watcher.task.result()
             elif not watcher.task.cancelled():
                 watcher.task.exception()
-            if time.monotonic() - begun > within(_SLOW_SECONDS):
-                _slow.add(type(self))
 
-    @property
-    def _is_slow(self) -> bool:
-        """True if a `discover` takes long to begin or to end: then what is done again and again is done less."""
-        return type(self) in _slow
+
+class _Requests:
+    """Counts the requests of an instance for another `discover`."""
+
+    count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+def requests_of(provider: AnyProvider) -> int:
+    """Return how often an instance that `ProviderPlace` has made asked for another `discover`."""
+    requests = provider.context.request_discovery
+    return requests.count if isinstance(requests, _Requests) else 0
 
 
 Rests = Callable[[Inventory], bool]
@@ -164,8 +155,6 @@ class Watcher:
         self.inventories: list[Inventory] = []
         self.copies: list[object] = []
         """What each inventory was when it was yielded."""
-        self.first_seconds = 0.0
-        """Seconds until the first inventory."""
         self._patience = patience
         self._rests = rests
         self._goes_on = asyncio.Event()
@@ -215,7 +204,6 @@ class Watcher:
             raise RuntimeError("discover ended by itself")
 
     async def _follow(self, provider: AnyProvider) -> None:
-        begun = time.monotonic()
         inventories = iterated(provider.discover())
         is_destroyed = False
         try:
@@ -223,7 +211,6 @@ class Watcher:
                 expect(isinstance(inventory, Inventory), "an Inventory from discover", inventory)
                 again = isinstance(inventory.candidates, tuple | list)
                 expect(again, "candidates that can be read twice, as a tuple", inventory.candidates)
-                self.first_seconds = self.first_seconds or time.monotonic() - begun
                 self.inventories.append(inventory)
                 self.copies.append(copy_of(inventory))
                 expect(len(self.inventories) < _MOST, "an inventory when something may have changed", "no end of them")

@@ -216,9 +216,8 @@ def test_a_wrong_course_is_found(wrong: type[Any], test: str, clause: str) -> No
 def test_a_provider_that_hangs_is_found(
     wrong: type[Any], test: str, clause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("place", "contract"):
-        for name in ("CALL_SECONDS", "STOP_SECONDS"):
-            monkeypatch.setattr(f"discovery.testing.providers.{module}.{name}", 1.0)
+    for limit in ("place.CALL_SECONDS", "place.STOP_SECONDS", "contract.CALL_SECONDS", "contract.STOP_SECONDS"):
+        monkeypatch.setattr(f"discovery.testing.providers.{limit}", 1.0)
     assert clause in message(DirectoryContract, test, provider=wrong, patience=1.0)
 
 
