@@ -16,6 +16,7 @@ from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_template.options.template import TemplateConfig
 from discovery_template.proxies.caddy import CaddyConfig
 from discovery_template.proxies.httpd import HttpdConfig
+from discovery_template.proxies.nginx import NginxConfig
 from discovery_xds.config import XdsConfig
 
 MODELS: dict[str, type[BaseModel]] = {
@@ -31,6 +32,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "template": TemplateConfig,
     "httpd": HttpdConfig,
     "caddy": CaddyConfig,
+    "nginx": NginxConfig,
     "": FileSettings,
 }
 

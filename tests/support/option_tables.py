@@ -14,6 +14,7 @@ from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_template.options.template import TemplateConfig
 from discovery_template.proxies.caddy import CaddyConfig
 from discovery_template.proxies.httpd import HttpdConfig
+from discovery_template.proxies.nginx import NginxConfig
 from discovery_xds.config import XdsConfig
 
 V = "<the value>"
@@ -21,8 +22,11 @@ WEB: dict[str, Any] = {"bind": "127.0.0.1:1"}
 TLS: dict[str, Any] = {"bind": {"address": "127.0.0.1:1", "certificate": "/x"}}
 FILES: dict[str, Any] = {"files": [{"template": "builtin:json", "file": "/x"}]}
 EXTERNAL: dict[str, Any] = {"path": "/x", "systemd_unit": "haproxy"}
-PROXIES: dict[str, type[BaseModel]] = {"httpd": HttpdConfig, "caddy": CaddyConfig}
-"""Consumers with the `services` table of haproxy; nginx has the same options without checks."""
+CHECKING: dict[str, type[BaseModel]] = {"httpd": HttpdConfig, "caddy": CaddyConfig}
+PROXIES: dict[str, type[BaseModel]] = {**CHECKING, "nginx": NginxConfig}
+"""Consumers with the `services` table of haproxy. Those of `CHECKING` take checks, and nginx takes none."""
+NOT_TAKEN = {f"nginx.check.{name}" for name in ("interval", "rise", "fall")}
+"""Options of the table that a consumer refuses with any value."""
 PROXY_BINDS: dict[str, dict[str, Any]] = {
     "bind": {"bind": V},
     "bind.address": {"bind": {"address": V}},
@@ -72,19 +76,16 @@ DURATIONS: dict[str, Option] = {
     "template.reload.timeout": (TemplateConfig, {**FILES, "reload": {"command": ["x"], "timeout": V}}),
     "template.prove.timeout": (TemplateConfig, {**FILES, "prove": {"command": ["x"], "timeout": V}}),
     "template.run.stop_timeout": (TemplateConfig, {**FILES, "run": {"command": ["x"], "stop_timeout": V}}),
+    **{f"{name}.prove_timeout": (model, {"prove_timeout": V}) for name, model in PROXIES.items()},
     **{
-        option: (model, table)
-        for name, model in PROXIES.items()
-        for option, table in (
-            (f"{name}.prove_timeout", {"prove_timeout": V}),
-            (f"{name}.check.interval", {"services": {"web": {"check": {"path": "/", "interval": V}}}}),
-        )
+        f"{name}.check.interval": (model, {"services": {"web": {"check": {"path": "/", "interval": V}}}})
+        for name, model in CHECKING.items()
     },
 }
 ROWS: dict[str, Option] = {
     **{
         f"{name}.check.{option}": (model, {"services": {"web": {"check": {"path": "/", option: V}}}})
-        for name, model in PROXIES.items()
+        for name, model in CHECKING.items()
         for option in ("rise", "fall")
     },
     **{f"check.{name}": (CheckSettings, {name: V}) for name in ("rise", "fall")},

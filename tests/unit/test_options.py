@@ -2,15 +2,17 @@
 
 import datetime as dt
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from option_models import MODELS, fields_of, metadata
-from option_tables import BINDS, DURATIONS, ROWS, WEB, WEIGHTS, WITH_SOCKETS, Option, V
+from option_tables import BINDS, DURATIONS, NOT_TAKEN, ROWS, WEB, WEIGHTS, WITH_SOCKETS, Option, V
 from pydantic import BaseModel
 
 from discovery.cli import group, main
@@ -216,13 +218,20 @@ def test_a_bare_port_is_refused_with_the_explicit_forms(name: str) -> None:
 def test_the_table_has_every_option_of_a_kind(kind: type, table: dict[str, Option]) -> None:
     found = {name.strip(".") for prefix, model in MODELS.items() for name in fields_of(model, prefix, kind)}
     short = {name.replace("services.check", "check") for name in found}
-    assert short <= table.keys()
+    assert short - NOT_TAKEN <= table.keys()
 
 
 def test_the_table_has_every_whole_number_that_counts_outcomes_or_weighs() -> None:
     found = {name for prefix, model in MODELS.items() for name in fields_of(model, prefix, WholeNumber)}
     counting = {name.replace("services.check", "check") for name in found if key_of(name) in ("rise", "fall", "weight")}
-    assert counting == {*ROWS, *WEIGHTS}
+    assert counting - NOT_TAKEN == {*ROWS, *WEIGHTS}
+
+
+def test_the_tables_have_every_plugin() -> None:
+    plugins = Path(__file__).parents[2] / "plugins"
+    projects = [tomllib.loads(path.read_text())["project"] for path in sorted(plugins.glob("*/pyproject.toml"))]
+    assert projects
+    assert {name for each in projects for name in each["entry-points"]["discovery"]} <= MODELS.keys()
 
 
 def test_no_option_is_a_bare_number_of_seconds() -> None:
