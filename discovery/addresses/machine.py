@@ -21,7 +21,7 @@ _METADATA_EVERY = 60.0
 """Seconds between two requests to the metadata service: addresses of a running machine change rarely."""
 _FAILURE_EVERY = 5.0
 """Seconds between two requests before the first answer: a request without an answer takes seconds."""
-_FAMILIES: tuple[Family, ...] = (4, 6)
+_FAMILIES: tuple[Family, ...] = (4, 6)  # IPv4 and IPv6
 
 
 class OwnAddresses:

@@ -35,7 +35,7 @@ _NAME = re.compile(r"(?:[A-Za-z0-9_-]+\.)*(?![0-9]+\.?$|0[xX])[A-Za-z0-9_-]+")
 """A host name, roughly: the registry validates the host of every backend. A last part of digits makes an IP address."""
 _INTERFACE_NAME = re.compile(r"[!-.0-~]{1,15}")
 """The name of a network interface: the kernel allows 15 bytes without a slash."""
-_FAMILIES: tuple[Family, ...] = (4, 6)
+_FAMILIES: tuple[Family, ...] = (4, 6)  # IPv4 and IPv6
 _COREOS = {4: "COREOS_PRIVATE_IPV4", 6: "COREOS_PRIVATE_IPV6"}
 """The variables of /etc/environment on CoreOS."""
 _OF_A_CLOUD = re.compile(

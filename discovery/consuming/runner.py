@@ -27,6 +27,8 @@ from discovery.system.backoff import delays
 from discovery.system.either import called, completed
 from discovery.system.frequency import times
 
+_LOOK_SECONDS = 0.002
+"""Seconds between two looks at what a thread hands over: short beside the hand-over, of which they are a part."""
 FINISH_GRACE = 2.0
 """Seconds that an apply in progress has to finish when the consumer is to stop: half-applied changes are avoided."""
 SLOW_APPLY = 30.0
@@ -199,7 +201,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         """The sockets, once a successor may begin or `timeout` seconds have passed. The consumer may stop later."""
         deadline = time.monotonic() + timeout
         while self._thread.is_alive() and not self._handed_over_sockets and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(_LOOK_SECONDS)
         return self._handed_over_sockets
 
     async def samples(self, timeout: float) -> tuple[Sample, ...]:

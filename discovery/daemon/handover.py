@@ -30,6 +30,8 @@ from discovery.system import packets, rundir
 from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.system.unixsocket import with_short_path
 
+_ACCEPT_AGAIN = 1.0
+"""Seconds until connections are accepted again after a failure: descriptors are rarely free sooner."""
 ANSWER_SECONDS = 5.0
 """Seconds for one message: both sides run on one machine, and a busy one may take a few seconds."""
 _MOST_KEYS = 50
@@ -181,7 +183,7 @@ class HandoverServer:
                 channel, _ = await loop.sock_accept(listening)
             except OSError as error:  # no descriptor is free, say
                 self._log.warning("a successor cannot be listened to", reason=error.strerror)
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(_ACCEPT_AGAIN)
                 continue
             talk = asyncio.create_task(self._converse(channel))
             self._conversations.add(talk)

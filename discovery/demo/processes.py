@@ -19,6 +19,9 @@ from discovery.errors import DiscoveryError
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_POLL_SECONDS = 0.02
+"""Seconds between two evaluations of a condition: short for the person who watches."""
+
 T = TypeVar("T")
 
 
@@ -134,7 +137,7 @@ class Stage:
             if deadline is not None and time.monotonic() > deadline:
                 logs = (f"{child.name}: {_last_line(child.output)}" for child in self._children if child.output)
                 raise StepFailedError(f"waited {timeout:g} s, which was not enough until {what}; {'; '.join(logs)}")
-            time.sleep(0.02)
+            time.sleep(_POLL_SECONDS)
 
     def _ask(self, _: int, __: FrameType | None) -> None:
         self._asked = True

@@ -20,6 +20,8 @@ from discovery.hosting import loading as plugins
 from discovery.system.embedded import EmbeddedEtcd, find_program
 from discovery.system.terminal import shows_colours
 
+_HTTP_SECONDS = 5.0
+"""Seconds for an answer on this machine, which takes milliseconds."""
 _SPREAD = 60
 """Requests that show the distribution of requests among the backends."""
 _MEANWHILE = 300
@@ -184,14 +186,14 @@ class _Demo:
         self._stage.wait(follows_or_not_yet, f"HAProxy serves {', '.join(sorted(backends)) or 'nothing'}")
 
     def _request(self) -> tuple[str, str]:
-        connection = HTTPConnection("127.0.0.1", self._web_port, timeout=5)
+        connection = HTTPConnection("127.0.0.1", self._web_port, timeout=_HTTP_SECONDS)
         try:
             return ask(connection)
         finally:
             connection.close()
 
     def _admin(self, path: str) -> Any:
-        connection = HTTPConnection("127.0.0.1", self._admin_port, timeout=5)
+        connection = HTTPConnection("127.0.0.1", self._admin_port, timeout=_HTTP_SECONDS)
         try:
             connection.request("GET", path)
             return json.loads(connection.getresponse().read())

@@ -7,6 +7,8 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
+_HTTP_SECONDS = 5.0
+"""Seconds for an answer on this machine, which takes milliseconds."""
 _PAUSE = 0.01
 """Seconds between two requests of a client: some hundred requests a second without keeping a processor busy."""
 
@@ -55,7 +57,7 @@ class Traffic:
             thread.join()
 
     def _ask(self, keep: bool) -> None:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=5)
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=_HTTP_SECONDS)
         while not self._stop.is_set():
             outcome = ask(connection)
             self._outcomes.append(outcome)

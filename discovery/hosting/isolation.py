@@ -30,6 +30,8 @@ HEALTH_TIMEOUT = 10.0
 """Seconds that a health check may take: one that takes longer is a fault of the plugin."""
 STOP_SECONDS = 10.0
 """Seconds that a plugin may take to stop, as long as service managers usually wait before they kill."""
+_LOOK_SECONDS = 0.01
+"""Seconds between two looks at a thread that ends: a thread wakes no loop when it has ended."""
 BEGIN_SECONDS = 10.0
 """Seconds from the start of an instance in which a successor waits for it: the first snapshot takes 3 s at most."""
 
@@ -188,7 +190,7 @@ class Isolated(ABC, Generic[I, P, S]):
         """
         deadline = time.monotonic() + timeout
         while self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread wakes no loop
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(_LOOK_SECONDS)
         return not self._thread.is_alive()
 
     @property

@@ -19,6 +19,8 @@ from discovery.system.unixsocket import with_short_path
 
 _FIRST_DELAY, _MOST_DELAY = 0.02, 5.0
 """Seconds until another attempt to reach a keeper; they double. A keeper that begins or ends takes milliseconds."""
+_CHILD_SECONDS = 0.5
+"""Seconds in which a helper ends that nobody needs any more; where another process needs it, it stays."""
 _LEAVE_SECONDS = 8.0
 """Seconds for the withdrawal: longer than the keeper takes at most."""
 _MOST_BYTES = 1 << 16
@@ -77,7 +79,7 @@ class Member(Background):
         self._drop()
         for child in self._children:
             with suppress(subprocess.TimeoutExpired):
-                child.wait(0.5)  # it has withdrawn; where another process needs it, it stays
+                child.wait(_CHILD_SECONDS)
         self._is_registered = False
 
     def change(self, request: Mapping[str, Any]) -> None:

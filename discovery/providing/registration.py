@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from discovery.providing.registrar import RegistrarStatus
     from discovery.registry import Registry, RegistryURL
 
+_REASON_SECONDS = 1.0
+"""Seconds for the reason why a registry is silent: a person waits for the message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -121,7 +124,7 @@ async def silence_reason(registry: "Registry") -> str:
     from discovery.registry import Stale
 
     with suppress(TimeoutError):
-        async with asyncio.timeout(1.0), aclosing(registry.watch()) as events:
+        async with asyncio.timeout(_REASON_SECONDS), aclosing(registry.watch()) as events:
             async for event in events:
                 if isinstance(event, Stale):
                     return event.reason

@@ -8,10 +8,10 @@ from pathlib import Path
 
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 _END = b"-----END CERTIFICATE-----"
-_UTC_TIME = 0x17
+_UTC_TIME = 0x17  # the tag of ASN.1 for a time with a year of two digits
 _VERSION, _EXTENSIONS = 0xA0, 0xA3  # [0] EXPLICIT, left out by version 1; [3] EXPLICIT
 _COMMON_NAME, _ALTERNATIVE_NAME = bytes.fromhex("550403"), bytes.fromhex("551d11")  # 2.5.4.3, 2.5.29.17
-_DNS_NAME = 0x82
+_DNS_NAME = 0x82  # [2] of GeneralName (RFC 5280, 4.2.1.6)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from typing import Self
 
 from discovery.system.unixsocket import peer_credentials
 
+_AGAIN_SECONDS = 0.001
+"""Seconds until a path is claimed again whose claimant ends at this moment."""
 _MOST_ASKING = 4096
 """Processes that can ask before the holder answers, which a plugin that hangs does not. The kernel may allow fewer."""
 _ATTEMPTS = 100
@@ -69,7 +71,7 @@ def claim(path: Path) -> PathClaim | None:
             try:
                 pid = _claimant(name)
             except ConnectionRefusedError:
-                time.sleep(0.001)
+                time.sleep(_AGAIN_SECONDS)
                 continue
             if pid is not None:
                 raise PathClaimedError(pid)

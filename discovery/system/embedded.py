@@ -28,6 +28,10 @@ _WHEELS = {
 _SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # Debian's haproxy is there, a user's PATH is not
 _ATTEMPTS = 3
 """Starts with other ports, if another program takes a port between the choice and the start."""
+_POLL_SECONDS = 0.02
+"""Seconds between two questions whether etcd is ready, which takes some tenths of a second."""
+_HTTP_SECONDS = 2.0
+"""Seconds for an answer of etcd on this machine."""
 _READY_SECONDS = 30.0
 """Timeout in seconds for the start of etcd, which takes a second on an idle machine."""
 _STOP_SECONDS = 5.0
@@ -164,7 +168,7 @@ class EmbeddedEtcd:
                 raise CannotStartError(f"etcd ended while starting: {self._last_words()}")
             if time.monotonic() > deadline:
                 raise CannotStartError(f"etcd was not ready after {timeout:g} s: {self._last_words()}")
-            time.sleep(0.02)
+            time.sleep(_POLL_SECONDS)
 
     def ctl(self, *arguments: str) -> str:
         """Run `etcdctl` and return its output. Raises DiscoveryError with its message on failure."""
@@ -179,7 +183,7 @@ class EmbeddedEtcd:
 
         Raises KeyError if there is no such metric, and OSError if etcd does not answer.
         """
-        with _DIRECT.open(f"http://127.0.0.1:{self._health_port}/metrics", timeout=2) as answer:
+        with _DIRECT.open(f"http://127.0.0.1:{self._health_port}/metrics", timeout=_HTTP_SECONDS) as answer:
             for line in answer.read().decode().splitlines():
                 if line.startswith(f"{name} "):
                     return float(line.split()[1])
@@ -278,7 +282,7 @@ class EmbeddedEtcd:
 
     def _is_healthy(self) -> bool:
         try:
-            with _DIRECT.open(f"http://127.0.0.1:{self._health_port}/health", timeout=2) as answer:
+            with _DIRECT.open(f"http://127.0.0.1:{self._health_port}/health", timeout=_HTTP_SECONDS) as answer:
                 return b'"true"' in answer.read()
         except (HTTPError, URLError, OSError):
             return False

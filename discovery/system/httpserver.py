@@ -23,6 +23,8 @@ SERVE_SECONDS = 30.0
 """Seconds within which a request is answered and its answer read."""
 MOST_CONNECTIONS = 32
 """Connections at a time: enough for monitoring, and no flood takes the daemon's descriptors."""
+_END_SECONDS = 1.0
+"""Seconds that requests have to be answered when the server ends: an answer takes milliseconds."""
 MOST_BYTES = 64 * 1024
 """Bytes that a client may send: its request has no body worth more."""
 
@@ -44,7 +46,7 @@ class HttpServer:
         self._hosts = hosts
         application.middlewares.append(self._guard)
         application.on_response_prepare.append(_close_afterwards)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=_END_SECONDS)
         logging.getLogger("aiohttp.server").addFilter(_is_our_fault)
         self._listening: list[socket.socket] = []
         self._connections: dict[_Connection, None] = {}  # the oldest first

@@ -7,8 +7,7 @@ called directly.
 import os
 import signal
 
-_SEND_SIGNAL = 424  # numbers of system calls, the same on every architecture
-_OPEN = 434
+_SEND_SIGNAL, _OPEN = 424, 434  # numbers of system calls, the same on every architecture
 _CLOSE_ON_EXEC = 1  # linux/memfd.h
 
 

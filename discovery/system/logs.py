@@ -20,6 +20,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 _BURST = (50, 60.0)
 """Warnings and errors of one kind: at once, and seconds for each further one."""
 _BURST_OF_INFO = (200, 3.0)
+"""The same for other lines, of which a start and a reload log many."""
 _MOST_KINDS = 1000
 """Kinds of lines that are counted: a bound on memory if texts from outside make every line differ."""
 

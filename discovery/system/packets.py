@@ -10,6 +10,8 @@ from typing import Any
 
 from discovery.system.unixsocket import peer_credentials
 
+_FULL_SECONDS = 0.01
+"""Seconds until a message is sent again over a socket whose buffer is full."""
 MOST_SOCKETS = 250
 """Sockets in one packet; the kernel takes 253 (SCM_MAX_FD)."""
 _MOST_BYTES = 1 << 16
@@ -37,7 +39,7 @@ async def send(channel: socket.socket, message: Mapping[str, Any], descriptors: 
         try:
             socket.send_fds(channel, [json.dumps(message).encode()], descriptors, socket.MSG_NOSIGNAL)
         except BlockingIOError:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(_FULL_SECONDS)
         else:
             return
 

@@ -147,7 +147,7 @@ class Program:
         _write_record(self._run_dir, record)
         deadline = time.monotonic() + seconds
         while handle.alive and not ready() and time.monotonic() < deadline:
-            await handle.wait(0.01)
+            await handle.wait(_POLL_SECONDS)
         if not handle.alive:
             raise ApplyError(f"{self.name} does not start: {self.reason()}")
         self._log.info("program started", program=self.name, pid=child.pid)

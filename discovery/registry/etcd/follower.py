@@ -17,6 +17,7 @@ from discovery.registry.requests import PLACE
 
 _REVISION = attrgetter("kv.mod_revision")
 _REQUESTED_PROGRESS = -1
+"""The id of the watch in an answer to a request for progress: etcd answers for all watches of the stream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,13 +62,14 @@ message AuthenticateResponse { ResponseHeader header = 1; string token = 2; }
 """
 _MESSAGE = re.compile(r"message (\w+) \{([^}]*)\}")
 _FIELD = re.compile(r"(repeated )?(\w+) (\w+) = (\d+);")
-_OPTIONAL, _REPEATED = 1, 3
-_TYPE_MESSAGE = 11
+_OPTIONAL, _REPEATED = 1, 3  # `Label` of FieldDescriptorProto
+_TYPE_MESSAGE = 11  # `Type` of FieldDescriptorProto, as the numbers below
 _TYPES = {"int64": 3, "uint64": 4, "int32": 5, "bool": 8, "string": 9, "bytes": 12}
 
 # Classes that are created at run time have no static type.
 Message = Any
 
+# Numbers of etcd's enumerations: events, comparisons, and what is compared.
 PUT: Final = 0
 DELETE: Final = 1
 EQUAL: Final = 0

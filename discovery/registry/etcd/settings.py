@@ -15,6 +15,7 @@ from discovery.registry.url import PASSWORD_VARIABLE, RegistryURL
 from discovery.system.certificates import expired
 
 DEFAULT_PORT = 2379
+"""The port of etcd for clients, registered with IANA."""
 DEFAULT_PREFIX = "/services"
 
 _TLS_OPTIONS = ("ca", "cert", "key", "server_name")

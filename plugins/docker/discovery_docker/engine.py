@@ -41,6 +41,8 @@ _REPLAY_WINDOW = 60
 """Seconds of past events that a session reads first: they tell which containers were being stopped already."""
 _RETRY_DELAY = 1.0
 """Seconds until the next listing after a failed inspection."""
+_RECONNECT_DELAYS = (0.05, 1.0)
+"""Seconds from a lost connection to the next attempt: at first, and at most. The engine is on this machine, or near."""
 _ERROR_REPEAT_INTERVAL = 60.0
 """Seconds until the same error is raised again; meanwhile the engine is tried at short intervals."""
 
@@ -114,7 +116,7 @@ class Engine:
         """Keep the table up to date in consecutive sessions. Raises EngineError."""
         loop = asyncio.get_running_loop()
         url = engine_url(self._url)
-        since, was_synced, waits = loop.time(), False, delays(0.05, 1.0)
+        since, was_synced, waits = loop.time(), False, delays(*_RECONNECT_DELAYS)
         while True:
             session = _Session(url, table, self._patience, self._reconcile, self._identify, self._log)
             try:
@@ -125,7 +127,7 @@ class Engine:
                 reason = str(error)
             if session.synced:
                 self._log.warning("the connection to the Docker engine is lost, connecting again", reason=reason)
-                since, was_synced, waits = loop.time(), True, delays(0.05, 1.0)
+                since, was_synced, waits = loop.time(), True, delays(*_RECONNECT_DELAYS)
                 self._raised = ""
             repeat_after = _ERROR_REPEAT_INTERVAL if reason == self._raised else 0.0
             patience = self._patience.reconnect if was_synced else repeat_after

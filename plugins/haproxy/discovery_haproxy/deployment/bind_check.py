@@ -39,6 +39,7 @@ _CONNECT_SECONDS = 1.0
 _ENDING_SECONDS = 0.5
 """Seconds in which the sockets of an ending process close, which the search of processes does not find any more."""
 _POLL_SECONDS = 0.01
+"""Seconds between two attempts to listen on an address that an ending process holds: short beside its end."""
 _ABSTRACT_NAME_BYTES = 107
 """Bytes to which HAProxy fills up an abstract name with zeros: all of `sun_path` but the zero before the name."""
 

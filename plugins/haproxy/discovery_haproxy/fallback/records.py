@@ -24,6 +24,7 @@ from discovery_haproxy.fallback.composing import Accepted
 from discovery_haproxy.options.config import HAProxyConfig
 
 _VERSION = 1
+"""The format of the records: records of another version are not read."""
 _MOST_BYTES = 16 * 1024 * 1024
 """Largest file or directory of which a copy is kept; certificates take some kilobytes each."""
 

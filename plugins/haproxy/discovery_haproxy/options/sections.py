@@ -27,7 +27,7 @@ _RESERVED = re.compile(r"discovery(:.*)?|frontend:.*")
 """Names of the plugin's own sections."""
 _SIZE = re.compile(r"([0-9]{1,12}) ?([kmg])i?b?", re.IGNORECASE)
 _BYTES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_MEGABYTE = 1 << 20
+_MEGABYTE = 1 << 20  # in bytes
 _LARGEST_CACHE = 4095 * _MEGABYTE
 """Bytes of HAProxy's largest cache."""
 _LONGEST_SECONDS = 365 * 86400

@@ -23,6 +23,7 @@ _DATAGRAM_FAMILIES = frozenset({"udp", "udp4", "udp6", "quic4", "quic6"})
 _PATH_FAMILIES = frozenset({"unix", "uxst"})
 _ANY = ("", "*")
 _MOST_PORT = 65535
+"""The largest port of TCP and UDP, which have 16 bits for it."""
 
 
 class Kind(Enum):

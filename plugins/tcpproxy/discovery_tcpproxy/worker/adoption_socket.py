@@ -16,7 +16,7 @@ _BACKLOG = 8
 _MODE = 0o600
 """File mode of the socket: only processes of this user may connect."""
 _CREDENTIALS = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
-_IN = 1
+_IN = 1  # EPOLLIN
 
 
 class AdoptionSocket:

@@ -10,7 +10,7 @@ from discovery_tcpproxy.worker.loop import Loop
 
 _MOST_UNSENT = 1 << 20
 """Bytes that wait to be sent, above which events are dropped: some seconds of access log. Answers are not dropped."""
-_IN, _OUT = 1, 4
+_IN, _OUT = 1, 4  # EPOLLIN and EPOLLOUT
 
 OnCommand = Callable[[Mapping[str, Any], list[int]], None]
 

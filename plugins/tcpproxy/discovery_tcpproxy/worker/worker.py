@@ -24,7 +24,7 @@ GRACE = 30.0
 """Seconds that connections have after a stop before the daemon has sent a value: the default of the option `grace`."""
 _SIGNALS_READ = 1 << 10
 """Bytes read at once from the wake-up pipe, one for each signal: more than can arrive between two reads."""
-_IN = 1
+_IN = 1  # EPOLLIN
 
 
 class OrphanOptions(NamedTuple):

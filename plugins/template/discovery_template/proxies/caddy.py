@@ -40,6 +40,7 @@ _STATUS_CLASS = re.compile(r"([1-5])00-(?:\1)99")
 _OPTIONS_OF_CHECK = {"send": None, "expect": None, "init_state": "up"}
 """Options of a check that Caddy lacks, and their defaults."""
 _MOST_PORT = 65535
+"""The largest port of TCP, which has 16 bits for it."""
 _LOAD_SECONDS = 60.0
 """Seconds for Caddy to take a configuration; 10,000 backends take about one."""
 
