@@ -252,8 +252,17 @@ class LiveServers:
         raise RuntimeApiError(plan.reason)
 
     async def worker(self) -> Worker:
-        """Return the worker that answers now. The connection is kept for the next change. Raises RuntimeApiError."""
-        epoch, connection = self.epoch, await self._open()
+        """Return the worker that answers now. The connection is kept for the next change. Raises RuntimeApiError.
+
+        If none answers, the connection that is kept is closed: the worker at its other end may be told to stop, and
+        does not end before its connections.
+        """
+        epoch = self.epoch
+        try:
+            connection = await self._open()
+        except RuntimeApiError:
+            self.disconnect()
+            raise
         try:
             worker = await connection.worker()
         except BaseException:  # also a cancellation: an answer may be left unread

@@ -1,6 +1,7 @@
 """An external HAProxy with a stats socket of level admin: servers change without a reload, and true to the file."""
 
 import asyncio
+import signal
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,26 @@ async def test_a_reload_by_anyone_leads_to_the_same_servers(
         await driver.apply(*origins[1:3])
         assert ways(driver) == {"runtime": 2, "reload": 1}
         assert await is_true(external, external.config)
+
+
+@pytest.mark.parametrize("by_master", [False, True])
+async def test_an_external_haproxy_that_is_told_to_stop_does_not_wait_for_us(
+    drive: Drive, external: ExternalProcess, options: Options, origins: Origins, by_master: bool
+) -> None:
+    """A connection to its socket keeps a HAProxy alive that ends in order: a restart would take `hard-stop-after`."""
+    way = {"command": None, "master_socket": external.master_socket} if by_master else {}
+    async with drive(**options(**way)) as driver:
+        await driver.apply(origins[0])
+        await driver.apply(*origins[:2])
+        assert ways(driver)["runtime"] == 1
+        assert (await driver.consumer.health()).ok
+        external.process.send_signal(signal.SIGUSR1)
+
+        async def is_gone() -> bool:
+            await driver.consumer.health()
+            return external.process.poll() is not None
+
+        await eventually(is_gone, "HAProxy to end", timeout=20)
 
 
 async def test_a_reload_that_undoes_a_change_is_noticed(
