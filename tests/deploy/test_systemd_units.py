@@ -92,11 +92,13 @@ def test_the_users_of_the_units_are_made_by_sysusers(tmp_path: Path) -> None:
     assert wanted == set(made)
 
 
-def test_the_sockets_of_a_unit_stay_non_blocking_at_its_start() -> None:
+def test_a_unit_has_its_sockets_which_stay_non_blocking_at_its_start() -> None:
     """systemd sets them blocking otherwise, also for the workers of the process before, which share them."""
     for unit in OWN:
         if unit.suffix == ".socket":
-            assert "\nNonBlocking=yes\n" in unit.with_suffix(".service").read_text()
+            service = unit.with_suffix(".service").read_text()
+            assert "\nNonBlocking=yes\n" in service
+            assert f"\nRequires={unit.name.replace('@.', '@%i.')}\n" in service
 
 
 def test_files_that_units_and_examples_name_are_the_same() -> None:

@@ -46,7 +46,7 @@ _BASE = {
 }
 
 
-class Machine:
+class Booted:
     """A context manager: enters booted, leaves no container. `files` are put into it before, by their paths."""
 
     def __init__(
@@ -86,6 +86,14 @@ class Machine:
     def is_active(self, unit: str) -> bool:
         """Return True if the unit runs."""
         return self.systemctl("is-active", unit, check=False).strip() == "active"
+
+    def runs_anew(self, unit: str, before: int) -> bool:
+        """Return True if the unit runs, with another main process than before."""
+        return self.is_active(unit) and self.main_pid(unit) not in (0, before)
+
+    def users_with_processes(self) -> set[str]:
+        """Return the names of the users who have processes."""
+        return set(self.run("ps", "-e", "-o", "user:32=").split())
 
     def log(self, *units: str) -> str:
         """Return the journal, of all units or of some."""
