@@ -50,18 +50,7 @@ def release(
 
 async def _ask(directory: Path, service: str | None) -> list[tuple[str, ...]]:
     """Return the keys that each daemon of the run directory has released."""
-    from discovery.daemon.takeover import release
-    from discovery.errors import DiscoveryError
+    from discovery.daemon.takeover import release, sockets_of
 
-    try:
-        sockets = sorted(
-            path for path in directory.iterdir() if path.name.startswith("daemon") and path.suffix == ".sock"
-        )
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DiscoveryError(
-            f"the run directory {directory} cannot be read: {error.strerror}; run this as the daemon's user"
-        ) from None
-    answers = [await release(path, service) for path in sockets]
+    answers = [await release(path, service) for path in sockets_of(directory)]
     return [keys for keys in answers if keys is not None]

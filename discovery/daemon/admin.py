@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.registry import Collector
 
 from discovery.consuming.runner import ConsumerRunner, ConsumerStatus
+from discovery.daemon.health import word
 from discovery.daemon.metrics import metrics
 from discovery.daemon.status import DaemonStatus
 from discovery.documents import backend_document, names_document, snapshot_document
@@ -88,12 +89,10 @@ class Admin:
         return web.json_response({"paths": _API})
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        # An unreachable registry, or name server, is reported but is no illness: to be restarted for it would lose
-        # what we serve.
         status = self._status()
-        healthy = not status.problems
+        state = word(status)
         document = {
-            "status": "failing" if not healthy else "degraded" if status.degraded or status.broken else "ok",
+            "status": state,
             "problems": status.problems,
             "degraded": status.degraded,
             "broken": dict(status.broken),
@@ -101,7 +100,7 @@ class Admin:
             "unresolved": _unresolved(status),
             "config_error": status.config_error,
         }
-        return web.json_response(document, status=200 if healthy else 503)
+        return web.json_response(document, status=503 if state == "failing" else 200)
 
     async def _readyz(self, _: web.Request) -> web.Response:
         status = self._status()

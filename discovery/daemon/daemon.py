@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.daemon.config import Settings
 from discovery.daemon.endpoint import AdminEndpoint
 from discovery.daemon.fleet import Fleet
+from discovery.daemon.health import summary
 from discovery.daemon.instances import Instances
 from discovery.daemon.registrylink import RegistryLink
 from discovery.daemon.reloading import Reloads
@@ -80,6 +81,7 @@ class Daemon:
             release=self._release,
             leave=self._leave,
             release_records=self._link.feed.release,
+            health=lambda: summary(self.status),
         )
 
     @property

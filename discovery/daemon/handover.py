@@ -1,4 +1,4 @@
-"""The daemon's side of requests over a Unix socket: a successor asks for the sockets, a command releases records.
+"""The daemon's side of requests over a Unix socket: a successor asks for the sockets, commands ask for other things.
 
 Each message is a JSON object in a packet of its own, and follows the one before within a limited number of seconds. The
 predecessor sends the sockets beside its messages:
@@ -11,6 +11,9 @@ predecessor sends the sockets beside its messages:
     daemon       {"refused": REASON}, or
                  {"released": [KEY...], "last": BOOL}, again and again until the last
 
+    command      {"health": {}, "protocol": [OLDEST, NEWEST]}
+    daemon       {"refused": REASON}, or {"health": SUMMARY}, as `health.summary` makes it
+
 `protocol` has the versions of this protocol. A daemon that speaks none of those that a request states refuses it.
 """
 
@@ -20,7 +23,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -63,6 +66,12 @@ class Release(NamedTuple):
     service: str | None
 
 
+class HealthRequest(NamedTuple):
+    """A command asks how well the daemon is."""
+
+    pid: int
+
+
 class HandoverServer:
     """The Unix socket at which a daemon takes requests. The daemon that listens there is the one that is replaced."""
 
@@ -75,6 +84,7 @@ class HandoverServer:
         done: Callable[[bool], None],
         release: Callable[[str | None], Sequence[str]] = lambda _: (),
         ready: Callable[[], Awaitable[None]] | None = None,
+        health: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         """Prepare; `open` begins.
 
@@ -82,7 +92,8 @@ class HandoverServer:
         returns when the daemon can be replaced, and is cancelled if the successor leaves meanwhile. `hand_over`
         releases everything that a successor needs, closes this server, and returns the sockets. `done` is called with
         whether the successor received the sockets. `release` gives up the held records of a service, or (None) of all
-        services, and returns the keys of these records.
+        services, and returns the keys of these records. `health` returns the daemon's state, as an object of JSON that
+        fits into a packet.
         """
         self.path = path
         self._log = log
@@ -91,6 +102,7 @@ class HandoverServer:
         self._done = done
         self._release = release
         self._ready = ready
+        self._health = health
         self._lock: rundir.Lock | None = None
         self._listening: socket.socket | None = None
         self._file: os.stat_result | None = None
@@ -199,6 +211,9 @@ class HandoverServer:
                         if isinstance(asked, Release):
                             await self._release_records(channel, asked)
                             return
+                        if isinstance(asked, HealthRequest):
+                            await packets.send(channel, {"health": self._health()})
+                            return
                         successor = asked
                         within = self._accept_successor(successor)
                     except HandoverRefusedError as error:
@@ -241,7 +256,7 @@ class HandoverServer:
         finally:
             await cancel_and_wait(preparing, leaving)
 
-    async def _read_request(self, channel: socket.socket) -> Successor | Release:
+    async def _read_request(self, channel: socket.socket) -> Successor | Release | HealthRequest:
         """Raises HandoverRefusedError for versions that this daemon does not speak.
 
         Raises ValueError for what is no question of ours, and OSError.
@@ -259,6 +274,8 @@ class HandoverServer:
             if "release" in message:
                 service = message["release"]["service"]
                 return Release(pid, None if service is None else str(service))
+            if "health" in message:
+                return HealthRequest(pid)
             return Successor(pid, dict(message["take_over"]["instances"].items()), version)
         except (KeyError, TypeError, AttributeError):
             raise ValueError(f"process {pid} asks for something else") from None

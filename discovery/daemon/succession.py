@@ -3,9 +3,10 @@
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -36,13 +37,14 @@ class Succession:
         release: Callable[[], Awaitable[None]],
         leave: Callable[[int], None],
         release_records: Callable[[str | None], Sequence[str]],
+        health: Callable[[], Mapping[str, Any]],
     ) -> None:
         """Prepare; `open` begins to listen for a successor at the Unix socket `path`.
 
         `stopping` returns True once the daemon ends by itself, which refuses a successor. `release` releases whatever
         the successor needs apart from the consumers' sockets, and keeps the daemon from taking it again. `leave` ends
-        the daemon with an exit code, once the successor has the sockets. `release_records` gives up held records, as
-        `HandoverServer` asks for.
+        the daemon with an exit code, once the successor has the sockets. `release_records` gives up held records, and
+        `health` returns the daemon's state, as `HandoverServer` asks for.
         """
         self._log = log
         self._fleet = fleet
@@ -59,6 +61,7 @@ class Succession:
             lambda received: leave(int(not received)),
             release_records,
             fleet.wait_until_settled,
+            health,
         )
 
     @property

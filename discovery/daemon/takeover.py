@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -111,30 +112,73 @@ async def release(path: Path, service: str | None) -> tuple[str, ...] | None:
 
     Returns the keys of these records; None if there is no daemon. Raises DiscoveryError if it does not answer.
     """
-    with packets.new_channel() as channel:
-        try:
-            with_short_path(path, channel.connect)
-            packets.peer(channel)
-        except (FileNotFoundError, ConnectionRefusedError):
+    keys: list[str] = []
+    with packets.new_channel() as channel, _answering(path):
+        if _connect_once(channel, path) is None:
             return None
-        except (OSError, ValueError) as error:
-            raise DiscoveryError(f"the daemon at {path} cannot be asked: {error}; run this as its user") from None
-        keys: list[str] = []
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await packets.send(channel, {"release": {"service": service}, protocol.KEY: list(protocol.SPOKEN)})
-                last = False
-                while not last:
-                    answer, _ = await packets.receive(channel)
-                    if "refused" in answer:
-                        raise DiscoveryError(f"the daemon at {path} does not release anything: {answer['refused']}")
-                    keys += map(str, answer["released"])
-                    last = bool(answer["last"])
-        except (OSError, EOFError, TimeoutError, ValueError, KeyError, TypeError):
-            raise DiscoveryError(
-                f"the daemon at {path} does not answer, or is of another version; try again, or restart it"
-            ) from None
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await packets.send(channel, {"release": {"service": service}, protocol.KEY: list(protocol.SPOKEN)})
+            last = False
+            while not last:
+                answer, _ = await packets.receive(channel)
+                if "refused" in answer:
+                    raise DiscoveryError(f"the daemon at {path} does not release anything: {answer['refused']}")
+                keys += map(str, answer["released"])
+                last = bool(answer["last"])
     return tuple(keys)
+
+
+async def health(path: Path) -> tuple[int, dict[str, Any]] | None:
+    """Ask the daemon with the socket `path` how well it is.
+
+    Returns its process id and `health.summary`; None if there is no daemon. Raises DiscoveryError without an answer.
+    """
+    with packets.new_channel() as channel, _answering(path):
+        if (pid := _connect_once(channel, path)) is None:
+            return None
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await packets.send(channel, {"health": {}, protocol.KEY: list(protocol.SPOKEN)})
+            answer, _ = await packets.receive(channel)
+            if "refused" in answer:
+                raise DiscoveryError(f"the daemon at {path} does not tell: {answer['refused']}")
+            return pid, dict(answer["health"])
+
+
+def sockets_of(run_dir: Path) -> list[Path]:
+    """Return the sockets of the daemons of a run directory, sorted; none if there is no directory.
+
+    Raises DiscoveryError if the directory cannot be read.
+    """
+    try:
+        return sorted(path for path in run_dir.iterdir() if path.name.startswith("daemon") and path.suffix == ".sock")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DiscoveryError(
+            f"the run directory {run_dir} cannot be read: {error.strerror}; run this as the daemon's user"
+        ) from None
+
+
+def _connect_once(channel: socket.socket, path: Path) -> int | None:
+    """Connect to the daemon with the socket `path`, and return its process id; None if there is none."""
+    try:
+        with_short_path(path, channel.connect)
+        return packets.peer(channel)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except (OSError, ValueError) as error:
+        raise DiscoveryError(f"the daemon at {path} cannot be asked: {error}; run this as its user") from None
+
+
+@contextmanager
+def _answering(path: Path) -> Iterator[None]:
+    """Raise DiscoveryError for every way in which a daemon gives no answer to a request."""
+    try:
+        yield
+    except (OSError, EOFError, TimeoutError, ValueError, KeyError, TypeError):
+        raise DiscoveryError(
+            f"the daemon at {path} does not answer, or is of another version; try again, or restart it"
+        ) from None
 
 
 @contextmanager
