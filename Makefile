@@ -67,7 +67,7 @@ test-current: $(VENV)/.dev ## Part of these tests on a current Python: the newes
 test-faults: $(VENV)/.dev ## The tests that kill, stop and cut members of real clusters, and of long outages
 	@$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist load --maxschedchunk 1 -m "faults $(SHORT)" $(ARGS)
 
-test-docker: $(VENV)/.dev ## The tests with a dockerd of their own, Debian's Apache, or systemd-resolved; as root
+test-docker: $(VENV)/.dev ## The tests with a dockerd or Podman of their own, Debian's Apache, or systemd-resolved; as root
 	@$(BIN)/pytest -n $(DOCKER_JOBS) --dist load --maxschedchunk 1 -m "docker $(SHORT)" $(ARGS)
 
 test-swap: $(VENV)/.dev ## The tests of programs in place of HAProxy, under load: nginx, httpd, Caddy and others

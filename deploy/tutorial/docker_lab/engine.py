@@ -18,7 +18,7 @@ _START_SECONDS = 180
 
 
 class Engine(ABC):
-    """One dockerd, reached through its socket. A subclass makes the network namespace.
+    """One engine, reached through its socket: dockerd, unless a subclass starts another. A subclass makes the network.
 
     A context manager: enters started, and leaves no process, mount, link or file. Those of a run that was killed are
     removed by the next. Everything survives `kill`, and `start` begins again with it; what then happens to running

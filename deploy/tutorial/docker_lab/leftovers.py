@@ -1,6 +1,7 @@
 """Directories of a lab, and what each leads to: processes, mounts, a network namespace, a link and control groups."""
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -14,13 +15,16 @@ from discovery.testing import eventually_sync
 
 _PREFIX = "dlab-"
 _CGROUPS = Path("/sys/fs/cgroup")
+_REMOVAL_SECONDS = 60
+"""Until the command of the file `removal` is given up: a busy machine removes a dozen containers in this time."""
 
 
 class LabDirectory:
     """A new temporary directory, locked for as long as the directory is in use.
 
     Whatever runs for the directory has a path within the directory on its command line, or the directory of a container
-    as root. The file `name` names the network namespace and the link.
+    as root. The file `name` names the network namespace and the link. The file `removal`, if there is one, has as JSON
+    the command that removes what the directory does not lead to.
     """
 
     def __init__(self) -> None:
@@ -80,6 +84,9 @@ def _locked(directory: Path) -> IO[str]:
 
 
 def _remove(directory: Path) -> None:
+    with suppress(OSError, ValueError, subprocess.TimeoutExpired):
+        command = json.loads((directory / "removal").read_text())
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_REMOVAL_SECONDS)
     eventually_sync(lambda: not _kill(_processes(directory)), f"the processes of {directory} to end")
     _unmount(directory)
     with suppress(OSError):

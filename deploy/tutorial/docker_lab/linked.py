@@ -1,4 +1,4 @@
-"""A Docker engine for fault tests that this machine reaches by a link, with images of this machine's programs."""
+"""Engines for fault tests that this machine reaches by a link, with images of this machine's programs."""
 
 import io
 import random
@@ -17,8 +17,8 @@ _ATTEMPTS = 50
 _SPACE = list(IPv4Network("198.18.0.0/15").subnets(new_prefix=24))  # kept for labs by RFC 2544
 
 
-class DockerEngine(Engine):
-    """One dockerd, reached from this machine at `address` (and `address6`) and through its socket.
+class LinkedEngine(Engine):
+    """One engine, reached from this machine at `address` (and `address6`) and through its socket.
 
     Its containers reach this machine at `gateway`. Several such engines run side by side.
     """
@@ -49,7 +49,7 @@ class DockerEngine(Engine):
         return pid
 
     def restore(self) -> None:
-        """Start or resume dockerd as needed, and remove all containers and named networks."""
+        """Start or resume the engine as needed, and remove all containers and named networks."""
         self.resume()
         if not self.running:
             self.start()
@@ -93,5 +93,12 @@ class DockerEngine(Engine):
     def _prepare(self) -> None:
         for tag, context in (("apache", apache_image()), ("busybox", busybox_image())):
             self.client.images.build(fileobj=io.BytesIO(context), custom_context=True, tag=tag, rm=True)
+
+
+class DockerEngine(LinkedEngine):
+    """One dockerd."""
+
+    def _prepare(self) -> None:
+        super()._prepare()
         # For `network`: what reaches a container past its published ports is otherwise dropped.
         self.in_namespace("iptables", "-I", "DOCKER-USER", "-d", str(self.own_subnet), "-j", "ACCEPT")

@@ -11,8 +11,8 @@ from discovery.addresses import family_of, is_dynamic
 from discovery.fields import OneOrMany, OwnAddress, Port, ServiceName, Weight
 from discovery.probes import CheckSettings
 from discovery.registry import validate
-from discovery_docker.dockerapi import EngineError, engine_url
 from discovery_docker.naming import follows_labels, valid_source
+from discovery_docker.sockets import EngineError, checked_url
 
 _ANSWERS = "100-499"
 """The passing status codes of a check whose path nobody has named: `/` need not exist, so 404 passes."""
@@ -51,7 +51,7 @@ def _check(value: object) -> object:
 
 def _engine(value: str) -> str:
     try:
-        return engine_url(value)
+        return checked_url(value)
     except EngineError as error:
         raise ValueError(str(error)) from None
 
@@ -110,7 +110,8 @@ class ContainerOptions(PluginConfig):
     """The selection of containers, and the registration of their ports."""
 
     url: Annotated[str, AfterValidator(_engine)] | None = None
-    """The engine: `unix:///run/docker.sock`, `tcp://HOST:PORT`. None: DOCKER_HOST, then Docker's own default."""
+    """The engine: `unix:///run/docker.sock`, `tcp://HOST:PORT`, or by the word `docker` or `podman` its socket on this
+    machine. None: DOCKER_HOST, then the first socket that this user may use, Docker's before Podman's."""
     names: Patterns = ()
     """Containers by name or id. A match with `names`, `images` or `labelled` selects a container."""
     images: Patterns = ()

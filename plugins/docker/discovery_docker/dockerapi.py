@@ -4,16 +4,17 @@ import asyncio
 import grp
 import os
 import pwd
+import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import docker
@@ -22,9 +23,8 @@ from docker.errors import APIError, DockerException
 from docker.tls import TLSConfig
 from docker.utils import version_lt
 
-from discovery import DiscoveryError
+from discovery_docker.sockets import EngineError
 
-DEFAULT_URL = "unix:///var/run/docker.sock"
 CALL_TIMEOUT = 10.0
 """Seconds within which a working engine answers a request, also on a busy machine."""
 
@@ -32,20 +32,13 @@ _SDK_MARGIN = 1.0
 """Seconds by which the SDK's own timeout is longer, so that `call` reports the timeout."""
 _CONNECTION_POOLS = 64
 """Pools of the SDK, one for each URL: more than requests at a time, since the SDK closes the oldest pool."""
+_VERSION = re.compile(r"\d{1,4}\.\d{1,4}", re.ASCII)
+"""The version of an API, as an engine tells it in the header Api-Version."""
 _LONGEST_ANSWER = 200
 """Characters of an engine's answer in an error, which is one line."""
 
-_EVENTS = (
-    *("start", "die", "stop", "restart", "kill", "destroy", "pause", "unpause", "rename", "health_status"),
-    *("connect", "disconnect"),
-)
-
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class EngineError(DiscoveryError):
-    """The Docker engine cannot be used; the message is one line with the reason and a remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +51,6 @@ class EngineInfo:
 
 UNKNOWN = EngineInfo()
 """The identity of an engine that was not asked, or does not tell."""
-
-
-def engine_url(url: str | None) -> str:
-    """Return the URL of the engine: `url`, or else DOCKER_HOST, or else the local socket. Raises EngineError."""
-    found = (url or os.environ.get("DOCKER_HOST") or DEFAULT_URL).strip()
-    try:
-        parts = urlsplit(found)
-        if "@" in parts.netloc:  # the URL may hold a password, and is not shown
-            raise EngineError(
-                "the URL of the Docker engine holds a user name, which Docker does not support: remove it"
-            )
-        fits = bool(parts.path if parts.scheme == "unix" else parts.hostname and parts.port)
-    except ValueError:
-        fits = False
-    if not fits or parts.scheme not in ("unix", "tcp", "http", "https"):
-        raise EngineError(f"{found} is not a usable Docker engine: give unix:///PATH or tcp://HOST:PORT")
-    return found
 
 
 async def call(timeout: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -106,18 +82,27 @@ async def call(timeout: float, function: Callable[P, T], *args: P.args, **kwargs
         return await answer
 
 
-def connect(url: str) -> tuple[docker.APIClient, int]:
-    """Return a client, and the time on the engine's clock in whole seconds since the epoch. Blocks."""
+class Connection(NamedTuple):
+    """A client of an engine; the time on the engine's clock, in whole seconds since the epoch; True for Podman."""
+
+    client: docker.APIClient
+    time: int
+    is_podman: bool
+
+
+def connect(url: str) -> Connection:
+    """Connect to the engine. Blocks.
+
+    The first request is a ping, which Podman answers in 0.02 s where `/version` takes seconds on a busy machine.
+    """
     with _client(url, MINIMUM_DOCKER_API_VERSION) as client:
-        answer = client.get(f"{client.base_url}/version", timeout=CALL_TIMEOUT)
+        answer = client.get(f"{client.base_url}/_ping", timeout=CALL_TIMEOUT)
     if not answer.ok:
         raise EngineError(_refusal(url, answer.status_code, answer.text))
-    try:
-        version = answer.json()["ApiVersion"]
-        too_old = version_lt(version, MINIMUM_DOCKER_API_VERSION)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise EngineError(f"the server at {url} is not a Docker engine") from None
-    if too_old:
+    version = answer.headers.get("Api-Version", "")
+    if not _VERSION.fullmatch(version):
+        raise EngineError(f"the server at {url} is not a Docker engine")
+    if version_lt(version, MINIMUM_DOCKER_API_VERSION):
         raise EngineError(
             f"the Docker engine at {url} is too old: its API has version {version}, and version "
             f"{MINIMUM_DOCKER_API_VERSION} or later is required"
@@ -126,7 +111,7 @@ def connect(url: str) -> tuple[docker.APIClient, int]:
         now = int(parsedate_to_datetime(answer.headers["Date"]).timestamp())
     except (LookupError, ValueError, TypeError):
         now = int(time.time())
-    return _client(url, version), now
+    return Connection(_client(url, version), now, is_podman="Libpod-Api-Version" in answer.headers)
 
 
 def identity(client: docker.APIClient) -> EngineInfo:
@@ -174,13 +159,21 @@ def explain(url: str, error: BaseException) -> EngineError:
 class Events:
     """The engine's events about containers, each passed to `handle` on the event loop.
 
+    Only events with one of the `actions` are passed.
     The future `opened` is done once the engine sends events, first those since `since` (engine's clock, seconds since
     the epoch). The future `ended` is done after the last event; its exception is the reason.
     """
 
-    def __init__(self, client: docker.APIClient, since: int, handle: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        client: docker.APIClient,
+        since: int,
+        actions: Iterable[str],
+        handle: Callable[[Mapping[str, Any]], None],
+    ) -> None:
         """Start the thread that reads the stream."""
         self._client = client
+        self._filters = {"type": ["container", "network"], "event": list(actions)}
         self._since = since
         self._handle = handle
         self._loop = asyncio.get_running_loop()
@@ -200,8 +193,7 @@ class Events:
     def _run(self) -> None:
         error: Exception = ConnectionError("the stream of events has ended")
         try:
-            filters = {"type": ["container", "network"], "event": list(_EVENTS)}
-            self._stream = self._client.events(since=str(self._since), filters=filters, decode=True)
+            self._stream = self._client.events(since=str(self._since), filters=self._filters, decode=True)
             if self._closed:  # close() was called before there was a stream
                 self.close()
             self._post(self._resolve, self.opened, None)

@@ -6,10 +6,9 @@ lists all containers again at intervals.
 """
 
 import asyncio
-import itertools
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import docker
@@ -17,19 +16,12 @@ from docker.errors import APIError, DockerException, NotFound
 from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import cancel_and_wait, delays, wait_for_event
+from discovery_docker import events
 from discovery_docker.container import Container, parse, parse_image_names
-from discovery_docker.dockerapi import (
-    UNKNOWN,
-    EngineError,
-    EngineInfo,
-    Events,
-    call,
-    connect,
-    engine_url,
-    explain,
-    identity,
-)
+from discovery_docker.dockerapi import Events, call, connect, explain, identity
 from discovery_docker.patience import PATIENCE, Patience
+from discovery_docker.sockets import EngineError, find_engine
+from discovery_docker.table import REPLAY_WINDOW, ContainerTable, EngineState
 
 __all__ = ["Engine", "EngineError", "EngineState"]
 
@@ -37,28 +29,14 @@ _CONCURRENT_INSPECTIONS = 8
 """Inspections at a time for events; half as many for a listing, which is less urgent. dockerd has other clients."""
 _MIN_STATE_INTERVAL = 0.02
 """Seconds between two states: the first change is reported at once, a burst of later changes as one."""
-_REPLAY_WINDOW = 60
-"""Seconds of past events that a session reads first: they tell which containers were being stopped already."""
 _RETRY_DELAY = 1.0
 """Seconds until the next listing after a failed inspection."""
 _RECONNECT_DELAYS = (0.05, 1.0)
 """Seconds from a lost connection to the next attempt: at first, and at most. The engine is on this machine, or near."""
+_PROBE_SETTLES = 0.5
+"""Seconds after the end of a program in a container until Podman has its result, if it was the health check."""
 _ERROR_REPEAT_INTERVAL = 60.0
 """Seconds until the same error is raised again; meanwhile the engine is tried at short intervals."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineState:
-    """The running containers of an engine, paused containers among them, sorted by name.
-
-    `containers` match, `unmatched` do not. `stopping` are the ids of matching containers that are being stopped. `info`
-    is empty unless the engine was asked who it is.
-    """
-
-    containers: tuple[Container, ...] = ()
-    stopping: frozenset[str] = frozenset()
-    unmatched: tuple[Container, ...] = ()
-    info: EngineInfo = UNKNOWN
 
 
 class Engine:
@@ -76,9 +54,9 @@ class Engine:
     ) -> None:
         """Keep the arguments; no I/O.
 
-        `url` defaults to DOCKER_HOST, or else the local socket. `match` returns True for the containers of interest.
-        `reconcile` is the interval in seconds between two listings of all containers. With `identify` the engine is
-        asked who it is. `patience` has the time limits for the engine.
+        `url` defaults to DOCKER_HOST, or else a local socket, see `discovery_docker.sockets`. `match` returns True for
+        the containers of interest. `reconcile` is the interval in seconds between two listings of all containers. With
+        `identify` the engine is asked who it is. `patience` has the time limits for the engine.
         """
         self._url = url
         self._log = log
@@ -94,7 +72,7 @@ class Engine:
         Raises EngineError if the state cannot be read. An engine that returns within seconds is not an error.
         """
         loop = asyncio.get_running_loop()
-        table = _ContainerTable(self._match, self._patience)
+        table = ContainerTable(self._match, self._patience)
         sessions = asyncio.create_task(self._run_sessions(table))
         sessions.add_done_callback(lambda _: table.changed.set())
         last: EngineState | None = None
@@ -112,20 +90,23 @@ class Engine:
         finally:
             await cancel_and_wait(sessions)
 
-    async def _run_sessions(self, table: "_ContainerTable") -> None:
+    async def _run_sessions(self, table: ContainerTable) -> None:
         """Keep the table up to date in consecutive sessions. Raises EngineError."""
         loop = asyncio.get_running_loop()
-        url = engine_url(self._url)
+        url: str | None = None
         since, was_synced, waits = loop.time(), False, delays(*_RECONNECT_DELAYS)
         while True:
-            session = _Session(url, table, self._patience, self._reconcile, self._identify, self._log)
+            session = None
             try:
+                if url is None or not table.complete:  # later another engine never takes the place of one that is away
+                    url = self._find(url)
+                session = _Session(url, table, self._patience, self._reconcile, self._identify, self._log)
                 # In a task of its own: a task group whose task fails leaves its own task cancelled, and the timeouts of
                 # Debian 12's Python, 3.11.2, raise no TimeoutError in a cancelled task.
                 await asyncio.create_task(session.run())
             except EngineError as error:
                 reason = str(error)
-            if session.synced:
+            if session is not None and session.synced:
                 self._log.warning("the connection to the Docker engine is lost, connecting again", reason=reason)
                 since, was_synced, waits = loop.time(), True, delays(*_RECONNECT_DELAYS)
                 self._raised = ""
@@ -136,6 +117,13 @@ class Engine:
                 raise EngineError(reason)
             await asyncio.sleep(next(waits))
 
+    def _find(self, before: str | None) -> str:
+        """Return the URL of the engine. Log a new choice among several. Raises EngineError."""
+        url, others = find_engine(self._url)
+        if others and url != before:
+            self._log.info("of several engines one is followed; 'url' names another", url=url, others=others)
+        return url
+
 
 class _Session:
     """A connection to the engine, until the connection is lost."""
@@ -143,7 +131,7 @@ class _Session:
     def __init__(
         self,
         url: str,
-        table: "_ContainerTable",
+        table: ContainerTable,
         patience: Patience,
         reconcile: float,
         identify: bool,
@@ -174,24 +162,25 @@ class _Session:
 
     async def _run(self) -> None:
         async with asyncio.timeout(self._patience.connect):
-            self._client, self._engine_time = await call(self._patience.answer, connect, self._url)
+            self._client, self._engine_time, is_podman = await call(self._patience.answer, connect, self._url)
         self._clock_offset = self._loop.time() - self._engine_time
         if self._identify:
             self._table.info = await call(self._patience.answer, identity, self._client)
-        events = Events(self._client, self._engine_time - _REPLAY_WINDOW, self._handle_event)
+        actions = events.actions(is_podman=is_podman)
+        stream = Events(self._client, self._engine_time - REPLAY_WINDOW, actions, self._handle_event)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._await_end(events))
+                tasks.create_task(self._await_end(stream))
                 tasks.create_task(self._ping_when_quiet())
-                tasks.create_task(self._reconcile_repeatedly(events))
+                tasks.create_task(self._reconcile_repeatedly(stream))
                 for _ in range(_CONCURRENT_INSPECTIONS):
                     tasks.create_task(self._inspect_queued())
         finally:
-            events.close()
+            stream.close()
             self._client.close()
 
-    async def _await_end(self, events: Events) -> None:
-        await events.ended
+    async def _await_end(self, stream: Events) -> None:
+        await stream.ended
 
     async def _ping_when_quiet(self) -> None:
         """Ping a quiet engine: an engine that hangs accepts connections, and its stream of events is merely silent."""
@@ -207,8 +196,8 @@ class _Session:
         async with asyncio.timeout(self._patience.ping):
             await call(self._patience.answer, self._client.ping)
 
-    async def _reconcile_repeatedly(self, events: Events) -> None:
-        await events.opened  # from here on an event reports each change that a listing misses
+    async def _reconcile_repeatedly(self, stream: Events) -> None:
+        await stream.opened  # from here on an event reports each change that a listing misses
         while True:
             await self._list_and_inspect()
             self.synced = True
@@ -254,118 +243,27 @@ class _Session:
 
     def _handle_event(self, event: Mapping[str, Any]) -> None:
         self._last_event = self._loop.time()
-        at = _int_or_zero(event.get("timeNano")) or _int_or_zero(event.get("time")) * 10**9
-        replayed = at < self._engine_time * 10**9
-        actor = event.get("Actor") or {}
-        attributes, action = actor.get("Attributes") or {}, str(event.get("Action"))
-        if event.get("Type") == "network":
-            id_ = str(attributes.get("container", ""))
-        else:
-            id_ = str(actor.get("ID", ""))
-            if action == "kill":
-                # A replayed or late signal was sent at the engine's timestamp, but never in the future.
-                since = min(at / 10**9 + self._clock_offset, self._last_event)
-                self._table.add_signal(id_, _int_or_zero(attributes.get("signal")), at, since)
+        notice = events.read(event)
+        if notice is None:
+            return
+        if notice.kind == "signalled":
+            # A replayed or late signal was sent at the engine's timestamp, but never in the future.
+            since = min(notice.at / 10**9 + self._clock_offset, self._last_event)
+            self._table.add_signal(notice.id, notice.signal, notice.at, since)
+        elif notice.at >= self._engine_time * 10**9:  # what is replayed, the listing has
+            if notice.kind == "probed":
+                if self._table.has_health(notice.id):
+                    self._loop.call_later(_PROBE_SETTLES, self._enqueue, notice.id)
                 return
-            if action == "die" and not replayed:
-                self._table.remove(id_, at)
-        if id_ and not replayed and id_ not in self._queued:
+            if notice.kind == "ended":
+                self._table.remove(notice.id, notice.at)
+            self._enqueue(notice.id)
+
+    def _enqueue(self, id_: str) -> None:
+        """Have the container inspected, once for all events that come before it is."""
+        if id_ not in self._queued:
             self._queued.add(id_)
             self._queue.put_nowait(id_)
-
-
-@dataclass(frozen=True, slots=True)
-class _Signal:
-    """The time of a signal to a container: on the engine's clock in nanoseconds, on the loop's clock in seconds."""
-
-    at: int
-    since: float
-
-
-class _ContainerTable:
-    """The known containers of the engine, by id. Outlives the sessions."""
-
-    def __init__(self, match: Callable[[Container], bool], patience: Patience) -> None:
-        self._patience = patience
-        self.changed = asyncio.Event()
-        self.complete = False
-        self.info = UNKNOWN
-        self._match = match
-        self._matched: dict[str, Container] = {}
-        self._unmatched: dict[str, Container] = {}
-        self._signals: dict[str, dict[int, _Signal]] = {}
-        self._sequence = itertools.count(1)
-        self._latest: dict[str, int] = {}
-
-    @property
-    def ids(self) -> frozenset[str]:
-        """The ids of the containers that were running."""
-        return frozenset((*self._matched, *self._unmatched))
-
-    def next_sequence(self) -> int:
-        """Return the sequence number of an inspection that begins now. The result with the highest number stands."""
-        return next(self._sequence)
-
-    def update(self, id_: str, container: Container | None, sequence: int) -> None:
-        """Store the result of an inspection; None for a container that does not exist."""
-        if sequence < self._latest.get(id_, 0):
-            return
-        self._latest[id_] = sequence
-        for group, matches in ((self._matched, True), (self._unmatched, False)):
-            if container is None or not container.running or self._match(container) is not matches:
-                if group.pop(id_, None) is not None:
-                    self.changed.set()
-            elif container != group.get(id_):  # an equal container stays the same object, so that states compare fast
-                group[id_] = container
-                self.changed.set()
-
-    def remove(self, id_: str, at: int) -> None:
-        """Remove a container that ended at `at` (engine's clock, nanoseconds), whatever pending inspections report."""
-        self._latest[id_] = self.next_sequence()
-        for group in (self._matched, self._unmatched):
-            container = group.get(id_)
-            if container is not None and at >= container.started_at:
-                del group[id_]
-                self.changed.set()
-
-    def add_signal(self, id_: str, number: int, at: int, since: float) -> None:
-        """Store that a container was sent the signal `number`; the times are those of `_Signal`."""
-        self._signals.setdefault(id_, {})[number] = _Signal(at, since)
-        self.changed.set()
-
-    def finish_listing(self, sequence: int, now: float) -> None:
-        """Mark the table as complete, after inspections with numbers from `sequence` on, and drop outdated entries."""
-        self._latest = {id_: latest for id_, latest in self._latest.items() if latest >= sequence}
-        self._signals = {
-            id_: signals
-            for id_, signals in self._signals.items()
-            if id_ in self._matched or any(now - signal.since < _REPLAY_WINDOW for signal in signals.values())
-        }
-        self.complete = True
-        self.changed.set()
-
-    def state(self, now: float) -> tuple[EngineState, float | None]:
-        """Return the state, and the time on the loop's clock at which the state changes without an event, if any."""
-        stopping: dict[str, float] = {}
-        for id_, signals in self._signals.items():
-            if (container := self._matched.get(id_)) is not None:
-                ends_at = max(_stop_ends(container, signals, self._patience), default=now)
-                if ends_at > now:
-                    stopping[id_] = ends_at
-        state = EngineState(_by_name(self._matched), frozenset(stopping), _by_name(self._unmatched), self.info)
-        return state, min(stopping.values(), default=None)
-
-
-def _by_name(containers: Mapping[str, Container]) -> tuple[Container, ...]:
-    return tuple(sorted(containers.values(), key=lambda container: (container.name, container.id)))
-
-
-def _stop_ends(container: Container, signals: Mapping[int, _Signal], patience: Patience) -> Iterator[float]:
-    """Yield for each stop signal the time at which a container that still runs has survived the signal."""
-    timeout = patience.stop if container.stop_timeout is None else container.stop_timeout
-    for number, signal in signals.items():
-        if container.is_stop_signal(number) and signal.at >= container.started_at:
-            yield signal.since + timeout + patience.after_stop
 
 
 def _inspect_container(client: docker.APIClient, id_: str) -> Container | None:
@@ -385,10 +283,3 @@ def _first_leaf(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _int_or_zero(value: object) -> int:
-    try:
-        return int(value) if isinstance(value, str | int) else 0
-    except ValueError:
-        return 0

@@ -18,11 +18,9 @@ import structlog
 import trustme
 
 from discovery.testing import free_port, within
-from discovery_docker.dockerapi import DEFAULT_URL, EngineInfo, engine_url, identity
+from discovery_docker.dockerapi import EngineInfo, identity
 from discovery_docker.engine import Engine, EngineError
 from discovery_docker.patience import PATIENCE, Patience
-
-VERSION = b'{"ApiVersion": "1.41"}'
 
 
 @pytest.fixture(autouse=True)
@@ -50,15 +48,23 @@ async def complaint(url: str | None, patience: Patience = PATIENCE) -> str:
 
 @asynccontextmanager
 async def answering(
-    status: str, *bodies: bytes, context: ssl.SSLContext | None = None, path: Path | None = None
+    status: str,
+    *bodies: bytes,
+    version: str | None = "1.41",
+    context: ssl.SSLContext | None = None,
+    path: Path | None = None,
 ) -> AsyncIterator[str]:
-    """Run a server with an answer, or several in turn, on a port or at `path`. The value is the server's address."""
+    """Run a server with an answer, or several in turn, on a port or at `path`. The value is the server's address.
+
+    `version` is that of the API, in a header as of an engine; None for no such header.
+    """
     answers = itertools.cycle(bodies)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         body = next(answers)
-        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+        head += "\r\n" if version is None else f"Api-Version: {version}\r\n\r\n"
         writer.write(head.encode() + body)
         await writer.drain()
         writer.close()
@@ -84,22 +90,17 @@ def as_nobody() -> Iterator[str]:
         os.seteuid(0)
 
 
-def test_the_default_is_the_environments_else_the_local_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert engine_url(None) == DEFAULT_URL
-    monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.1:2375")
-    assert engine_url(None) == "tcp://10.0.0.1:2375"
-    assert engine_url("unix:///run/mine.sock") == "unix:///run/mine.sock"
-
-
 @pytest.mark.parametrize(
     "url",
     [
-        *("ssh://host", "npipe:////./pipe/docker", "/var/run/docker.sock", "docker", "unix://"),
+        *("ssh://host", "npipe:////./pipe/docker", "/var/run/docker.sock", "dockerd", "unix://"),
         *("tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://[::1:2375"),
     ],
 )
 async def test_an_unusable_url_is_refused(url: str) -> None:
-    assert await complaint(url) == (f"{url} is not a usable Docker engine: give unix:///PATH or tcp://HOST:PORT")
+    assert await complaint(url) == (
+        f"{url} is not a usable Docker engine: give unix:///PATH or tcp://HOST:PORT, or the word docker or podman"
+    )
 
 
 async def test_a_password_is_not_shown() -> None:
@@ -122,7 +123,7 @@ async def test_an_address_without_a_server_is_named(directory: Path) -> None:
 
 async def test_a_socket_without_permission_is_named_with_a_remedy(directory: Path) -> None:
     path = directory / "docker.sock"
-    async with answering("200 OK", VERSION, path=path):
+    async with answering("200 OK", b"OK", path=path):
         path.chmod(0o000)
         if os.geteuid() == 0:
             os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
@@ -142,22 +143,23 @@ async def test_an_engine_that_accepts_and_never_answers(directory: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "says"),
+    ("status", "version", "body", "says"),
     [
-        ("200 OK", b'{"ApiVersion": "1.23"}', "is too old: its API has version 1.23, and version 1.24 or"),
-        ("200 OK", b"<html>It works!</html>", "the server at tcp://{address} is not a Docker engine"),
-        ("200 OK", b'{"ApiVersion": 1.41}', "the server at tcp://{address} is not a Docker engine"),
-        ("200 OK", b'["ApiVersion"]', "the server at tcp://{address} is not a Docker engine"),
-        ("403 Forbidden", b"not\nfor you", "refuses the request: not for you (status 403)"),
+        ("200 OK", "1.23", b"OK", "is too old: its API has version 1.23, and version 1.24 or"),
+        ("200 OK", None, b"<html>It works!</html>", "the server at tcp://{address} is not a Docker engine"),
+        ("200 OK", "new", b"OK", "the server at tcp://{address} is not a Docker engine"),
+        ("200 OK", "1.", b"OK", "the server at tcp://{address} is not a Docker engine"),
+        ("403 Forbidden", None, b"not\nfor you", "refuses the request: not for you (status 403)"),
         (
             "400 Bad Request",
+            None,
             b"Client sent an HTTP request to an HTTPS server.",
             "the Docker engine at tcp://{address} requires TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH",
         ),
     ],
 )
-async def test_an_invalid_answer_is_named(status: str, body: bytes, says: str) -> None:
-    async with answering(status, body) as address:
+async def test_an_invalid_answer_is_named(status: str, version: str | None, body: bytes, says: str) -> None:
+    async with answering(status, body, version=version) as address:
         said = await complaint(f"tcp://{address}")
     assert says.format(address=address) in said
     assert "\n" not in said
@@ -217,7 +219,7 @@ class TestTLS:
     @staticmethod
     async def met(context: ssl.SSLContext) -> str:
         """Return the error for an engine of an old version, which proves that the engine was reached."""
-        async with answering("200 OK", b'{"ApiVersion": "1.12"}', context=context) as address:
+        async with answering("200 OK", b"OK", version="1.12", context=context) as address:
             return await complaint(f"tcp://{address}")
 
     async def test_the_right_certificates_reach_the_engine(

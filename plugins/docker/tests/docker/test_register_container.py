@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docker_lab import DockerEngine
+from docker_lab import DockerEngine, LinkedEngine
 from histories import RegistryHistory
 
 from discovery.system.embedded import EmbeddedEtcd
@@ -39,14 +39,14 @@ Start = Callable[..., Registering]
 
 
 @pytest.fixture
-def start(tmp_path: Path, docker_engine: DockerEngine) -> Iterator[Start]:
+def start(tmp_path: Path, _main_engine: LinkedEngine) -> Iterator[Start]:
     """Return a function that starts the command with environment variables; the commands end with the test."""
     started: list[Registering] = []
 
     def start(*arguments: str, run_dir: Path | None = None, **variables: str) -> Registering:
         log_path = tmp_path / f"log-{len(started)}"
         command = [sys.executable, "-m", "discovery", "register-container", *arguments]
-        environment = {**os.environ, "DOCKER_HOST": docker_engine.url, **variables}
+        environment = {**os.environ, "DOCKER_HOST": _main_engine.url, **variables}
         with log_path.open("wb") as log:
             process = subprocess.Popen(
                 [*command, "--run-dir", str(run_dir or tmp_path / "run")],
@@ -75,27 +75,27 @@ def becomes(registry: RegistryHistory, key: str, **fields: Any) -> None:
 
 
 def test_the_key_and_value_are_docker_registers_and_follow_the_container(
-    start: Start, docker_engine: DockerEngine, etcd: EmbeddedEtcd
+    start: Start, any_engine: LinkedEngine, etcd: EmbeddedEtcd
 ) -> None:
     with RegistryHistory(etcd, "/services") as registry:
         arguments = ("web-1", "80/tcp", "apache.service", "version=2", "zip=0123", "note=x=y z", "--ttl", "60")
         link = {"ETCD_PORT_10000_TCP_ADDR": "127.0.0.1", "ETCD_PORT_10000_TCP_PORT": str(etcd.port)}
         run = start(*arguments, **link)
         eventually_sync(lambda: ABSENT in run.log, timeout=30)
-        docker_engine.run("web-10")  # one of a like name
-        docker_engine.run("web-1", labels={"SERVICE_NAME": "other", "SERVICE_IGNORE": "1"})
+        any_engine.run("web-10")  # one of a like name
+        any_engine.run("web-1", labels={"SERVICE_NAME": "other", "SERVICE_IGNORE": "1"})
 
         key, extras = "apache.service/web-1", {"version": 2, "zip": "0123", "note": "x=y z"}
-        becomes(registry, key, host=docker_engine.address, port=docker_engine.port("web-1"), **extras)
+        becomes(registry, key, host=any_engine.address, port=any_engine.port("web-1"), **extras)
         assert registry.records[key].keys() == {"host", "port", "version", "zip", "note", "owner", "ttl"}
         assert run.log.count(ABSENT) == 1
 
-        docker_engine.client.containers.get("web-1").restart(timeout=1)
-        becomes(registry, key, port=docker_engine.port("web-1"))
-        docker_engine.client.containers.get("web-1").remove(force=True)
+        any_engine.client.containers.get("web-1").restart(timeout=1)
+        becomes(registry, key, port=any_engine.port("web-1"))
+        any_engine.client.containers.get("web-1").remove(force=True)
         eventually_sync(lambda: key not in registry.records, timeout=30)
-        docker_engine.run("web-1")
-        becomes(registry, key, host=docker_engine.address, port=docker_engine.port("web-1"), **extras)
+        any_engine.run("web-1")
+        becomes(registry, key, host=any_engine.address, port=any_engine.port("web-1"), **extras)
         assert run.stop() == 0
         eventually_sync(lambda: registry.records == {}, timeout=30)
 

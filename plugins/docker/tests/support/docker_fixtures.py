@@ -1,6 +1,7 @@
-"""Fixtures for tests of providers of containers: a Docker engine for each test process, etcd, and daemons.
+"""Fixtures for tests of providers of containers: engines for each test process, etcd, and daemons.
 
-The engine is emptied after each test. A conftest imports the fixtures that its tests use, and the hook.
+An engine is emptied after each test. A test with `any_engine` runs on Docker and on Podman. A conftest imports the
+fixtures that its tests use, and the hook.
 """
 
 import json
@@ -11,9 +12,10 @@ from typing import Protocol
 
 import pytest
 from daemons import Daemon, Starter, start_daemon, tmp_path
-from docker_lab import DockerEngine
+from docker_lab import DockerEngine, LinkedEngine
 from engine_history import EngineHistory
 from histories import RegistryHistory
+from podman_lab import PodmanEngine
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import cannot_run, require_program
@@ -22,12 +24,16 @@ __all__ = [
     "_engine",
     "_etcd",
     "_live_restore_engine",
+    "_main_engine",
+    "_podman_engine",
     "_requirements",
+    "any_engine",
     "docker_engine",
     "etcd",
     "events",
     "live_restore_engine",
     "plugin",
+    "podman_engine",
     "provide",
     "pytest_collection_modifyitems",
     "registry",
@@ -36,12 +42,13 @@ __all__ = [
 ]
 
 _PROGRAMS = ("dockerd", "containerd", "apache2", "busybox", "ip", "iptables", "nsenter")
+_ENGINES = frozenset({"docker_engine", "live_restore_engine", "podman_engine", "any_engine", "_main_engine"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test that uses an engine, and start the tests with the longest timeouts first."""
     for item in items:
-        if {"docker_engine", "live_restore_engine"} & set(getattr(item, "fixturenames", ())):
+        if _ENGINES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.docker)
     items.sort(key=_patience, reverse=True)
 
@@ -72,6 +79,14 @@ def _live_restore_engine(_requirements: None) -> Iterator[DockerEngine]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def _podman_engine(_requirements: None) -> Iterator[PodmanEngine]:
+    for program in ("podman", "runc"):
+        require_program(program, wheel=False)
+    with PodmanEngine() as engine:
+        yield engine
+
+
 @pytest.fixture
 def docker_engine(_engine: DockerEngine) -> Iterator[DockerEngine]:
     """Return a running dockerd with the images `apache` and `busybox` and without containers."""
@@ -84,6 +99,30 @@ def live_restore_engine(_live_restore_engine: DockerEngine) -> Iterator[DockerEn
     """Return a running dockerd whose containers outlive a crash of dockerd."""
     yield _live_restore_engine
     _live_restore_engine.restore()
+
+
+@pytest.fixture
+def podman_engine(_podman_engine: PodmanEngine) -> Iterator[PodmanEngine]:
+    """Return a running Podman with the images `apache` and `busybox` and without containers."""
+    yield _podman_engine
+    _podman_engine.restore()
+
+
+@pytest.fixture(params=["docker", "podman"])
+def any_engine(request: pytest.FixtureRequest) -> LinkedEngine:
+    """Return a running Docker, and in another run of the test a running Podman."""
+    engine: LinkedEngine = request.getfixturevalue(f"{request.param}_engine")
+    return engine
+
+
+@pytest.fixture
+def _main_engine(request: pytest.FixtureRequest) -> LinkedEngine:
+    """Return the engine of the test: the one that it asks for, or Docker."""
+    names = ("any_engine", "podman_engine")
+    engine: LinkedEngine = request.getfixturevalue(
+        next((each for each in names if each in request.fixturenames), "docker_engine")
+    )
+    return engine
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +159,7 @@ class Provide(Protocol):
     def __call__(
         self,
         *arguments: str,
-        engine: DockerEngine | None = None,
+        engine: LinkedEngine | None = None,
         run_dir: Path | None = None,
         under: Iterable[str] = (),
         **options: object,
@@ -135,19 +174,19 @@ def plugin() -> tuple[str, str]:
 
 @pytest.fixture
 def provide(
-    docker_engine: DockerEngine, registry: RegistryHistory, start_daemon: Starter, plugin: tuple[str, str]
+    _main_engine: LinkedEngine, registry: RegistryHistory, start_daemon: Starter, plugin: tuple[str, str]
 ) -> Provide:
     """Return a function as in `Provide`. Two underscores separate the keys of a table: `docker__on_stop`."""
     name, url = plugin
 
     def provide(
         *arguments: str,
-        engine: DockerEngine | None = None,
+        engine: LinkedEngine | None = None,
         run_dir: Path | None = None,
         under: Iterable[str] = (),
         **options: object,
     ) -> Daemon:
-        options = {url: (engine or docker_engine).url, **options}
+        options = {url: (engine or _main_engine).url, **options}
         sets = (f"{name}.{key.replace('__', '.')}={json.dumps(value)}" for key, value in options.items())
         return start_daemon(
             *("--plugin", name, "--registry", registry.url),

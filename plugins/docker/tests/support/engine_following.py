@@ -8,7 +8,7 @@ from contextlib import aclosing, contextmanager, suppress
 from typing import Any, Self
 
 import structlog
-from docker_lab import DockerEngine
+from docker_lab import LinkedEngine
 
 from discovery.testing import eventually_sync, within
 from discovery_docker.container import Container
@@ -86,7 +86,7 @@ class Relay:
     reach the engine, as when that is too busy to answer; `losses` counts these.
     """
 
-    def __init__(self, engine: DockerEngine) -> None:
+    def __init__(self, engine: LinkedEngine) -> None:
         self.path = engine.directory / "relay.sock"
         self.url = f"unix://{self.path}"
         self.mute = False

@@ -1,0 +1,103 @@
+"""The engine to follow: the one that the configuration or DOCKER_HOST names, or else one with a socket on this machine.
+
+The sockets of this machine, the first of which is taken that this user may use:
+
+1. Docker, of the machine: /var/run/docker.sock
+2. Docker, of this user: $XDG_RUNTIME_DIR/docker.sock
+3. Podman, of the machine: /run/podman/podman.sock
+4. Podman, of this user: $XDG_RUNTIME_DIR/podman/podman.sock
+"""
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from discovery import DiscoveryError
+
+PROGRAMS = ("docker", "podman")
+"""The words for the first socket of a program, in place of a URL."""
+
+
+class EngineError(DiscoveryError):
+    """The engine cannot be used; the message is one line with the reason and a remedy."""
+
+
+class Found(NamedTuple):
+    """The URL of the engine to follow, and the URLs of other engines whose sockets this user may use."""
+
+    url: str
+    others: tuple[str, ...] = ()
+
+
+def checked_url(text: str) -> str:
+    """Return the URL of an engine, or the word for a program. Raises EngineError if it is neither."""
+    found = text.strip()
+    if found in PROGRAMS:
+        return found
+    try:
+        parts = urlsplit(found)
+        if "@" in parts.netloc:  # the URL may hold a password, and is not shown
+            raise EngineError(
+                "the URL of the Docker engine holds a user name, which Docker does not support: remove it"
+            )
+        fits = bool(parts.path if parts.scheme == "unix" else parts.hostname and parts.port)
+    except ValueError:
+        fits = False
+    if not fits or parts.scheme not in ("unix", "tcp", "http", "https"):
+        raise EngineError(
+            f"{found} is not a usable Docker engine: give unix:///PATH or tcp://HOST:PORT, or the word docker or podman"
+        )
+    return found
+
+
+def find_engine(url: str | None, root: Path = Path("/")) -> Found:
+    """Return the engine to follow: `url`, or else DOCKER_HOST, or else the first usable socket. Raises EngineError.
+
+    `url` may be the word for a program. `root` is the directory that has the sockets of the machine. Of sockets that
+    this user may not use the first is returned, so that a request tells why.
+    """
+    given = url or os.environ.get("DOCKER_HOST", "").strip()
+    if given and (given := checked_url(given)) not in PROGRAMS:
+        return Found(given)
+    sockets = [(program, path) for program, path in _local_sockets(root) if given in ("", program)]
+    present = [path for _, path in sockets if _is_socket(path)]
+    usable = [path for path in present if os.access(path, os.R_OK | os.W_OK, effective_ids=True)]
+    if not present:
+        raise EngineError(_absent(sockets))
+    first = (usable or present)[0]
+    # Where Podman stands in for Docker, Docker's socket is a link to Podman's.
+    others = [path for path in usable if path.resolve() != first.resolve()]
+    return Found(_url(first), tuple(map(_url, others)))
+
+
+def _local_sockets(root: Path) -> tuple[tuple[str, Path], ...]:
+    of_user = Path(os.environ.get("XDG_RUNTIME_DIR") or root / f"run/user/{os.geteuid()}")
+    return (
+        ("docker", root / "var/run/docker.sock"),
+        ("docker", of_user / "docker.sock"),
+        ("podman", root / "run/podman/podman.sock"),
+        ("podman", of_user / "podman/podman.sock"),
+    )
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except OSError:  # also in a directory that this user may not enter
+        return False
+
+
+def _url(path: Path) -> str:
+    return f"unix://{path}"
+
+
+def _absent(sockets: Iterable[tuple[str, Path]]) -> str:
+    places: dict[str, list[str]] = {}
+    for program, path in sockets:
+        places.setdefault(program, []).append(str(path))
+    searched = ", ".join(f"{program.capitalize()} ({' or '.join(paths)})" for program, paths in places.items())
+    starts = " or ".join({"docker": "Docker", "podman": "podman.socket"}[program] for program in places)
+    return f"this machine has no socket of {searched}: start {starts}, or set the URL of another engine"
