@@ -34,6 +34,8 @@ class Step(NamedTuple):
 
     number: int
     changes: Changes
+    is_first: bool = False
+    """True if there is no snapshot before."""
 
 
 class Resolved(NamedTuple):
@@ -79,7 +81,7 @@ class SnapshotResolver:
 
     def take(self, snapshot: Snapshot) -> None:
         """Pass this snapshot on, with its addresses."""
-        self._step = Step(self._step.number + 1, diff(self._snapshot, snapshot))
+        self._step = Step(self._step.number + 1, diff(self._snapshot, snapshot), self._snapshot is None)
         new = self._follow(self._step.changes)
         self._snapshot = snapshot
         if new and not self._is_waiting:

@@ -81,7 +81,7 @@ class _Desired(NamedTuple):
     def changes_since(self, applied: "_Desired | None") -> Changes:
         """Return the changes since the state that the consumer has applied; None for no state."""
         if applied is None:
-            return diff(None, self.snapshot)
+            return self.step.changes if self.step is not None and self.step.is_first else diff(None, self.snapshot)
         if self.step is not None and applied.step is not None and self.step.number == applied.step.number + 1:
             return self.step.changes
         return diff(applied.snapshot, self.snapshot)

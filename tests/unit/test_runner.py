@@ -61,6 +61,21 @@ async def test_changes_are_those_since_the_last_apply_whatever_came_and_went_mea
         assert update.changes == diff(update.previous, update.snapshot)
 
 
+async def test_the_first_snapshot_is_compared_once_for_all_consumers(tmp_path: Path) -> None:
+    consumer = recorder()
+    runner = ConsumerRunner(instance(consumer), tmp_path, structlog.get_logger())
+    resolver = SnapshotResolver(structlog.get_logger(), lambda resolved: runner.offer(*resolved))
+    runner.start()
+    resolver.take(at(1, 80, 81))
+    await eventually(functools.partial(is_applied, runner, 1))
+    assert resolver.latest is not None
+    assert resolver.latest.step is not None
+    assert consumer.updates[0].changes is resolver.latest.step.changes
+    await resolver.close()
+    runner.stop()
+    assert await runner.join(within(10))
+
+
 def test_a_snapshot_without_a_difference_counts_as_applied_without_an_apply(tmp_path: Path) -> None:
     consumer = recorder()
     with running(instance(consumer), tmp_path) as runner:
