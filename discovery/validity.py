@@ -30,6 +30,8 @@ _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IP4 = re.compile(rf"(?!0\.0\.0\.0|22[4-9]|23[0-9]|255\.255\.255\.255)(?:{_OCTET}\.){{3}}{_OCTET}")
 """An IPv4 address that one can connect to: nearly every host, and recognised ten times faster than by `ipaddress`."""
+_CANONICAL = re.compile(f"{_SERVICE.pattern}/{_ID.pattern}/{_IP4.pattern}")
+"""The three texts of nearly every backend: no part can have a slash, and a single search costs less than three."""
 _DIGITS = re.compile(r"[0-9]{1,9}")
 _ADDRESS = re.compile(r"(?:\[(?P<ip6>[^\]]*)\]|(?P<host>[^:]*)):(?P<port>[0-9]{1,5})")
 
@@ -63,9 +65,7 @@ def _is_canonical(backend: Backend) -> bool:
         and type(port) is type(weight) is int
         and 0 < port <= MAX_PORT
         and 0 <= weight <= MAX_WEIGHT
-        and _SERVICE.fullmatch(service) is not None
-        and _ID.fullmatch(id_) is not None
-        and _IP4.fullmatch(host) is not None
+        and _CANONICAL.fullmatch(f"{service}/{id_}/{host}") is not None
     )
 
 
