@@ -26,6 +26,11 @@ _FAILED = "2"
 """Result of a check that has failed."""
 
 
+def has_servers(states: str) -> bool:
+    """Report whether an answer to `show servers state`, or a state file, has the state of a server."""
+    return any(map(_is_row, map(str.split, states.splitlines())))
+
+
 def keep_configured(
     states: str,
     text: str,
@@ -43,14 +48,11 @@ def keep_configured(
     these lacks is left out; without any, these are all weights and all servers in maintenance. Servers `undecided` are
     left out until HAProxy has checked them: a server is up after a reload until a check fails.
     """
-    lines = states.splitlines()
-    if not any(map(_is_row, map(str.split, lines))):  # as at the first start, which the parsing would delay
-        return states
     configured = _servers(text)
     before = (running or parse(text)).backends
     between = [each.backends for each in possible]
     kept = []
-    for line in lines:
+    for line in states.splitlines():
         row = line.split()
         if not _is_row(row):
             if row:

@@ -22,7 +22,13 @@ from discovery_haproxy.deployment.vantage import Vantage, managed_vantage
 from discovery_haproxy.managed.held_requests import HeldRequests
 from discovery_haproxy.managed.logpipe import LogPipe
 from discovery_haproxy.managed.run_files import RunFiles
-from discovery_haproxy.managed.server_states import keep_configured, rows_with_weights, stopped, with_stopped
+from discovery_haproxy.managed.server_states import (
+    has_servers,
+    keep_configured,
+    rows_with_weights,
+    stopped,
+    with_stopped,
+)
 from discovery_haproxy.managed.starting import Launcher
 from discovery_haproxy.managed.state_file import StateFile
 from discovery_haproxy.managed.stopping import stop_all
@@ -169,7 +175,7 @@ class ManagedHAProxy:
         if self.running and (missing := self._files.missing):
             self._log.warning(f"HAProxy is replaced: {missing} is missing in {self.path.parent}")
         prepared = self._prepared
-        await asyncio.gather(self._save_states(prepared.text, prepared.configuration), self._count_log_drops())
+        await asyncio.gather(self._save_states(prepared, prepared.configuration), self._count_log_drops())
         if way == "start":
             await self._start(generation)
             return way
@@ -288,7 +294,7 @@ class ManagedHAProxy:
             raise ApplyError(f"{self.path} was changed by another program")
         # The servers' states at the last reload may be long outdated, but for those that are kept.
         configuration = parse(text)
-        await self._save_states("", configuration)
+        await self._save_states(None, configuration)
         await self._start(generation)
         self._activation.loaded(generation, configuration)
         return True
@@ -322,8 +328,11 @@ class ManagedHAProxy:
                 task.cancel()
             await asyncio.gather(working, ended, return_exceptions=True)
 
-    async def _save_states(self, text: str, configuration: Configuration) -> None:
-        """Save the states of the servers that `text` configures, for the next reload or start of the configuration."""
+    async def _save_states(self, rendered: Rendered | None, configuration: Configuration) -> None:
+        """Save the states of servers for the next reload or start of the configuration.
+
+        These are the servers of `rendered`, or all of which the states are known.
+        """
         reason: str | None = None
         servers = self._servers
         states = self._kept_states()
@@ -333,8 +342,8 @@ class ManagedHAProxy:
                 states = await self._control.server_states()
             except ControlError as error:
                 reason = str(error)
-        if text:
-            states = keep_configured(states, text, servers.configuration, servers.undecided, servers.possible)
+        if rendered is not None and has_servers(states):  # not at the first start, which the text would delay
+            states = keep_configured(states, rendered.text, servers.configuration, servers.undecided, servers.possible)
         try:
             self._states.write(with_stopped(states, configuration, servers.initially_down))
         except OSError as error:

@@ -212,7 +212,7 @@ def _longest_timeouts(defaults: Timeouts, of_services: Sequence[Timeouts]) -> Ti
     lines = []
     for kind in _FRONTEND_TIMEOUTS:
         default = getattr(defaults, kind)
-        times = [getattr(timeouts, kind) or default for timeouts in of_services]
+        times = {getattr(timeouts, kind) or default: None for timeouts in of_services}  # in their order, each once
         longest = max(times, key=TIME.parse, default=default)
         if longest != default:
             lines.append((kind.replace("_", "-"), longest))

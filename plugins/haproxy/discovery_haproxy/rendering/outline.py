@@ -107,8 +107,10 @@ def outline_of(
 
 
 def _retries(service: ServiceConfig, config: HAProxyConfig) -> int | None:
+    if not service.hold:
+        return None
     connect = TIME.parse(service.timeouts.connect or config.timeouts.connect)
-    return max(config.retries, attempts(service.hold, connect)) if service.hold else None
+    return max(config.retries, attempts(service.hold, connect))
 
 
 def _begins_down(service: ServiceConfig) -> bool:

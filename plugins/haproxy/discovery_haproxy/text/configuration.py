@@ -156,9 +156,8 @@ def _split(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _backend(header: str, lines: tuple[str, ...], inherited: tuple[str, ...]) -> Section:
     servers: dict[str, ServerLine] = {}
     rest: list[str] = []
-    defaults = tuple(word for words in _settings(inherited, "default-server") for word in words[1:])
     count = 0
-    if any(line.startswith((".", *_QUOTING)) for line in inherited):
+    if (defaults := _inherited_defaults(inherited)) is None:
         return Section(header, lines, inherited)
     for line in lines:
         words = line.split(maxsplit=2)
@@ -176,6 +175,17 @@ def _backend(header: str, lines: tuple[str, ...], inherited: tuple[str, ...]) ->
     if count != len(servers) or len(header.split()) != (4 if _header(header)[2] else 2):
         return Section(header, lines, inherited)
     return Section(header, tuple(rest), inherited, True, servers, defaults)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _inherited_defaults(inherited: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the words of the inherited `default-server` lines; None if HAProxy alone knows what the lines say.
+
+    The sections of a configuration inherit the same lines.
+    """
+    if any(line.startswith((".", *_QUOTING)) for line in inherited):
+        return None
+    return tuple(word for words in _settings(inherited, "default-server") for word in words[1:])
 
 
 @lru_cache(maxsize=_REMEMBERED)
