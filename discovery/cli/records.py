@@ -14,7 +14,10 @@ HEADER = ("SERVICE", "ID", "ADDRESS", "WEIGHT", "STATE", "LABELS")
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """A line of `discovery watch`: the snapshot and its changes since the line before. `reset`: this is a listing."""
+    """A line of `discovery watch`: the snapshot and its changes since the line before.
+
+    `reset` is True for a line that lists the whole registry.
+    """
 
     snapshot: Snapshot
     changes: Changes

@@ -117,9 +117,9 @@ class LastGood:
             self._change()
 
     def serve(self, snapshot: Snapshot) -> None:
-        """Remember this snapshot, which is served although the registry does not vouch for it now.
+        """Remember `snapshot`, which consumers still get although the registry does not confirm its contents now.
 
-        It does not become younger, and what `memory` says of the doubt is written with it.
+        The time of the last confirmation stays, and the file also has what `memory` says of the doubt.
         """
         self._latest, self._stale = snapshot, True
         self._change()
@@ -249,7 +249,7 @@ class _Moment(NamedTuple):
 
 
 class _Documents:
-    """The contents of the file for one moment after another. A change costs what the changed services cost."""
+    """Makes the contents of the file for each snapshot in turn. The work is proportional to the changed services."""
 
     def __init__(self) -> None:
         """Begin without a moment."""

@@ -170,7 +170,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
     def settled(self) -> bool:
         """True if the consumer has applied a snapshot, has failed, or has had its time to begin.
 
-        Clients that it accepts before wait for its first backends, and would be lost if it were replaced then.
+        Clients that the consumer accepts earlier wait for its first backends: a replacement would lose these clients.
         """
         status = self.status
         if status.phase in (Phase.DEAD, Phase.STOPPED) or status.error is not None or self.has_had_time_to_begin:

@@ -78,7 +78,7 @@ def _is_resident(instance: ConsumerInstance, directories: Directories, log: Filt
 async def apply_once(
     instances: Iterable[ConsumerInstance], resolved: Resolved, directories: Directories, log: FilteringBoundLogger
 ) -> dict[str, str]:
-    """Apply a snapshot to each consumer; what failed, by name, with the reason."""
+    """Apply a snapshot to each consumer. Return the reason of each failure, by the name of the consumer."""
     failed = {}
     for instance in instances:
         context = directories.context(instance.name, log.bind(consumer=instance.name))

@@ -36,7 +36,7 @@ def spoken_by(request: Mapping[str, Any]) -> Versions:
     match request.get(KEY, [1, 1]):
         case [int(oldest), int(newest)] if 1 <= oldest <= newest:
             return Versions(oldest, newest)
-    raise ValueError(f"no versions of the protocol: {request[KEY]!r}")
+    raise ValueError(f"the message has no versions of the protocol: {request[KEY]!r}")
 
 
 def used_by(answer: Mapping[str, Any]) -> int:

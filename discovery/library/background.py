@@ -28,7 +28,7 @@ class Background(ABC):
 
     @abstractmethod
     def _work(self) -> None:
-        """Do the work on the thread; return soon after `_wait` or `_is_paused` says so."""
+        """Do the work on the thread. Return soon after `_wait` or `_is_paused` asks for the end."""
 
     @abstractmethod
     def _begin_anew(self) -> None:

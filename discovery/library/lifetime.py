@@ -9,9 +9,10 @@ from discovery.errors import RegistryUnavailableError
 
 
 class Lifetime(ABC):
-    """What begins with `with`, `async with` or `start`, and ends with the block or with `close`.
+    """An activity that begins with `with`, `async with` or `start`, and ends with the block or with `close`.
 
-    Beginning waits for up to `wait` seconds until `_arrive` says that it was successful, and undoes itself otherwise.
+    The beginning waits for up to `wait` seconds until `_arrive` reports success. Without success the activity is closed
+    again.
     """
 
     def __init__(self, wait: float) -> None:

@@ -147,7 +147,9 @@ class Registrar:
         try:
             await _close(leases)
         except RegistryError as error:
-            self._log.warning("not withdrawn: the records stand until their TTL is over", reason=describe(error))
+            self._log.warning(
+                "the records are not withdrawn, and stand until their TTL is over", reason=describe(error)
+            )
 
     async def _keep(self, leases: list[Lease]) -> str:
         """Keep the registry equal under the newest lease until that is lost; return why."""

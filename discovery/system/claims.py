@@ -36,7 +36,7 @@ class PathClaim:
     """A claim, held until `close`, or until the process ends in any way."""
 
     def __init__(self, sock: socket.socket) -> None:
-        """Take over a socket that listens; `claim` makes these."""
+        """Store a socket that listens. Only `claim` creates objects of this class."""
         self._sock = sock
 
     def answer(self) -> None:

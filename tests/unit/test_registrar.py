@@ -328,4 +328,4 @@ async def test_a_withdrawal_that_fails_is_told_and_does_not_hide_the_end() -> No
         async with registering(Registry(), A) as registrar:
             await eventually(lambda: registrar.status.registered == keys(A).keys())
     told = {log["event"]: log.get("reason") for log in logs}
-    assert told["not withdrawn: the records stand until their TTL is over"] == "it is away"
+    assert told["the records are not withdrawn, and stand until their TTL is over"] == "it is away"

@@ -39,7 +39,7 @@ class Ending:
     tasks: list[str] = field(default_factory=list)
     left: dict[str, list[str]] = field(default_factory=dict)
     outlasting: tuple[object, object] | None = None
-    """The effect before and after the teardown of a consumer that is not resident; None of any other."""
+    """The effect before and after the teardown of a consumer that is not resident; None if it is resident."""
 
 
 class Session:

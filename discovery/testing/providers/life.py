@@ -49,7 +49,7 @@ def observe(place: ProviderPlace) -> Observed:
 
 
 def left_seconds(place: ProviderPlace) -> float:
-    """Return the seconds in which what a teardown has ended is gone."""
+    """Return the time limit, in seconds, for what a teardown has ended to disappear."""
     return min(place.patience, 3.0)
 
 

@@ -127,7 +127,10 @@ async def quiet(seen: Watcher) -> None:
 
 @contextmanager
 def _sampling() -> Iterator[list[str]]:
-    """Look at the stack of this thread again and again. Yields the places that were seen, "" while its loop waits."""
+    """Sample the stack of this thread until the block ends.
+
+    Yields the list of the sampled places in the code; a sample is "" if the event loop of the thread waits.
+    """
     thread, ended = threading.get_ident(), threading.Event()
     samples: list[str] = []
 

@@ -142,7 +142,7 @@ def nothing_differs_while_nothing_changes(seen: Observed) -> None:
 
 
 def no_discovery_asks_for_another(seen: Observed) -> None:
-    """`request_discovery` ends the present `discover` and begins another: from within, that goes on without an end."""
+    """`request_discovery` ends the present `discover` and begins another: a `discover` that calls it begins forever."""
     expected = "request_discovery only when there is something to find"
     expect(seen.requests <= _MOST_REQUESTS, expected, f"{seen.requests} requests in {IDLE_SECONDS:g} s")
     expect(not all(seen.requests_when_begun), expected, "a request in each discover, in a world that does not change")

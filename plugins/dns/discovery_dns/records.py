@@ -69,7 +69,10 @@ class Group:
 
 
 class _Run:
-    """A run of a service's backends. `groups` has them by whether they take new connections, and are backups."""
+    """A run of a service's backends.
+
+    A key of `groups` has two flags: its backends take new connections, and its backends are backups.
+    """
 
     def __init__(self, backends: tuple[Backend, ...], backup: BackupConfig | None, records: RecordBuilder) -> None:
         self.backends = backends  # which keeps the identity of the run from being used again

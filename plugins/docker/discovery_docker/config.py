@@ -144,7 +144,9 @@ class ContainerOptions(PluginConfig):
     @model_validator(mode="after")
     def _names_to_be_explicit(self) -> Self:
         if self.explicit and not self.conventions:
-            raise ValueError("explicit requires conventions, which read SERVICE_NAME")
+            raise ValueError(
+                "'explicit' needs 'conventions = true': without conventions the plugin does not read SERVICE_NAME"
+            )
         return self
 
     @property

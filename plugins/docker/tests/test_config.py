@@ -58,7 +58,7 @@ def test_numbers_may_be_labels() -> None:
         ({"labels": {"a": True}}, "valid string"),
         ({"on_stop": "ignore"}, "'withdraw' or 'drain'"),
         ({"image": "httpd"}, "image"),
-        ({"explicit": True, "conventions": False}, "explicit requires conventions, which read SERVICE_NAME"),
+        ({"explicit": True, "conventions": False}, "without conventions the plugin does not read SERVICE_NAME"),
         ({"check": {"type": "tcp", "path": "/"}}, "path"),
         ({"check": {"path": "health"}}, "path"),
     ],

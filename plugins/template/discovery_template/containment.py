@@ -1,6 +1,7 @@
-"""One bad service hurts itself alone: the services that a format or a check refuses are found and kept back.
+"""Keeps a service that cannot be rendered from affecting other services.
 
-A service that is refused stays in the form that was accepted last, or is left out if there is none.
+A search finds the services that a format or a check refuses. A refused service stays in the form that was accepted
+last. A service that was never accepted is left out.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ class RefusedError(ApplyError):
 
 
 class Containment(Generic[T]):
-    """What is refused, and what was accepted last.
+    """Finds refused services, and remembers the form of each service that was accepted last.
 
     `attempt` renders and checks services, and `render` only renders some: both raise RefusedError. Another exception of
     `attempt` ends the search: a check that cannot be run says nothing of a service.

@@ -1,7 +1,8 @@
-"""The check behind changes: `haproxy -c` over what HAProxy's commands have changed, in the background.
+"""Checks a written configuration with `haproxy -c` in the background, after commands have changed the running HAProxy.
 
-HAProxy checks each command, and not whether it could start from the file that was written: a file that a server's line
-names may be gone, for instance. A refusal is reported, and stops no further commands: what HAProxy serves goes on.
+HAProxy checks each command, but not that HAProxy could start from the written configuration: a file that a `server`
+line names may be missing, for instance. A refusal is reported. Further commands are still sent, and the running HAProxy
+goes on serving.
 """
 
 import asyncio

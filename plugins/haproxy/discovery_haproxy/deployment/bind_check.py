@@ -213,7 +213,10 @@ def _abstract_address(name: str) -> _Address:
 
 
 def _bind_error(listener: Listener, address: _Address) -> OSError | None:
-    """Bind a socket as HAProxy does, and return the error; None also if this user may not set the socket's options."""
+    """Bind a socket as HAProxy does, and return the error of the attempt.
+
+    None if there is no error, or if this user may not set the options of the socket.
+    """
     family, place = address
     kind = socket.SOCK_DGRAM if listener.kind is Kind.UDP else socket.SOCK_STREAM
     with socket.socket(family, kind) as probe:

@@ -43,7 +43,7 @@ class Slots:
     running = True
     """An external HAProxy is taken to run: only a command shows whether it does."""
     reachable = True
-    """The socket of an external HAProxy is its administrator's concern."""
+    """True: the administrator of an external HAProxy is responsible for its socket."""
 
     def __init__(
         self, config: ExternalConfig, listing: Path, log: FilteringBoundLogger, request_apply: Callable[[], None]

@@ -246,7 +246,7 @@ class ExternalHAProxy:
         )
 
     async def hand_over(self) -> None:
-        """Leave HAProxy running, and its file to the next daemon."""
+        """Leave HAProxy running. The next daemon takes over the configuration file."""
         await self._activation.stop()
         self._file_lock.release()
 

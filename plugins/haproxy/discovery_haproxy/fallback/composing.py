@@ -183,7 +183,7 @@ class _Composition:
         return (*included, directory)
 
     def form(self, part: Part) -> object:
-        """Return what a part contributes, comparable."""
+        """Return everything that a part contributes to the configuration, as a value that can be compared."""
         if part == SETTINGS:
             return self._settings()
         if part == STATS:

@@ -86,7 +86,7 @@ class Search:
     async def _lowered(
         self, choice: dict[Part, int], reasons: dict[Part, Reason], composed: Composed, refusal: Refusal
     ) -> dict[Part, int] | None:
-        """Return the choice to attempt next, and add the reasons; None if there is none."""
+        """Return the choice to attempt next, and add the reasons for it; None if no choice is left."""
         certain = [fault for fault in refusal.faults if fault.address is not None or fault.part not in (None, SETTINGS)]
         if certain:  # what cannot be bound, and what names its part, is no matter of settings
             return self._lower(choice, reasons, blamed(certain, self._deployment.layout(composed)))

@@ -19,7 +19,7 @@ from discovery_haproxy.text.server_line import HOLDING_ADDRESS, HOLDING_SERVER
 _PAUSE_SECONDS = 0.05
 """Seconds between two looks at the servers: short, since a client waits."""
 _SHARE = 10
-"""A pause is so many times as long as the look before: thousands of servers are looked at less often."""
+"""Ratio of a pause to the look before the pause: looks at thousands of servers take longer, and are rarer."""
 _NAME, _STREAMS = 0, 4
 """Column numbers of a row of `show stat`."""
 

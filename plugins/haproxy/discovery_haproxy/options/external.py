@@ -67,7 +67,7 @@ class ExternalConfig(PluginConfig):
 
     @property
     def marker(self) -> Marker:
-        """The line of the file that names the generation. Each fragment of a HAProxy has a variable of its own."""
+        """The form of the line that names the generation of the file. Each fragment sets a variable of its own."""
         if self.fragment is None:
             return DESCRIPTION
         return Marker(f"proc.discovery_{zlib.crc32(bytes(self.fragment.resolve())):08x}")

@@ -23,7 +23,10 @@ _EXECUTE_SECONDS = 1.0
 """Seconds that execve(2) may take after it has released the former program's memory. It takes less than one ms of
 processor time, for which a process waits on a busy machine."""
 _LOOKS = 5
-"""Looks after which a process that executes nothing has no arguments: a process may execute several programs."""
+"""Reads without arguments after which a process counts as a process that has none.
+
+An exec(3) between two reads leaves no arguments for a moment, and a process may execute several programs in turn.
+"""
 _POLL_SECONDS = 0.0005
 """Seconds between two looks at a process that executes a program."""
 

@@ -56,8 +56,8 @@ class Listener(NamedTuple):
 def listeners_in(text: str, prefix: str | None = None) -> tuple[str, ...]:
     """Return each address that HAProxy listens on with this configuration, in HAProxy's syntax.
 
-    `prefix` is that of paths, by default as the text itself says. Of a line with several addresses each is returned. Of
-    the options those follow, after spaces, that decide whether HAProxy can listen.
+    `prefix` precedes the paths of Unix sockets; by default the text itself gives the prefix. A line with several
+    addresses yields each address. The options that decide whether HAProxy can listen follow the address, after spaces.
     """
     if "bind" not in text and "stats" not in text:
         return ()  # found faster than by lines

@@ -86,7 +86,10 @@ def defined_sections(files: Iterable[tuple[Path, str]]) -> dict[str, str]:
 
 
 def neighbours(before: Sequence[tuple[Path, str]], after: Sequence[tuple[Path, str]] = ()) -> Neighbours:
-    """Return what a fragment between these files, paths and texts in the order of loading, depends on."""
+    """Return what a fragment depends on in the files that HAProxy loads `before` and `after` the fragment.
+
+    Each file is a path with its text, in the order of loading.
+    """
     defined = defined_sections([*before, *after])
     named: dict[str, str] = {}
     servers: dict[str, dict[str, None]] = {}

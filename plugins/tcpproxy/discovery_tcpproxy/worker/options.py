@@ -56,7 +56,7 @@ def send_last(descriptor: int, data: memoryview) -> int:
 
 
 def no_linger(descriptor: int) -> None:
-    """Let closing the socket send an RST."""
+    """Make close(2) send an RST, which resets the connection and drops unsent data."""
     with suppress(OSError), borrowed(descriptor) as sock:  # the close follows in any case
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 

@@ -32,7 +32,7 @@ class Path_(NamedTuple):  # noqa: N801 - pathlib has the name
 
 
 class Host(NamedTuple):
-    """Requests for the hosts of `pattern`. Of the paths the longest that matches decides."""
+    """Requests for the hosts of `pattern`. The route with the longest matching path decides."""
 
     pattern: str
     kind: HostKind
