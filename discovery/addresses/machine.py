@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from discovery.addresses.interfaces import interface_addresses, primary_address
 from discovery.addresses.kinds import Family
@@ -15,6 +16,7 @@ from discovery.addresses.rule import (
     own_addresses,
     parse_source,
     sources,
+    unusable_variables,
 )
 
 _METADATA_EVERY = 60.0
@@ -30,15 +32,25 @@ class OwnAddresses:
     A provider makes one of its option `address`, and reads the addresses for each inventory.
     """
 
-    def __init__(self, configured: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        configured: Iterable[str] = (),
+        environment: Mapping[str, str] | None = None,
+        warn: Callable[[str], object] = lambda text: None,
+    ) -> None:
         """Keep the arguments. `configured` are the forms of `SOURCES`; `environment` is by default the process's.
+
+        `warn` is called with a line for each environment variable that should have an address and has another text,
+        once for each text.
 
         Raises ValueError, one line, for any other form.
         """
         self._configured = tuple(parse_source(source) for source in configured)
         self._environment = environment
+        self._warn = warn
         self._metadata: CloudAddresses | str | None = None
         self._ask_at = 0.0  # by the monotonic clock
+        self._unusable: Mapping[str, str] = {}  # as `warn` was told last
 
     @property
     def blocks(self) -> bool:
@@ -56,7 +68,11 @@ class OwnAddresses:
         return own_addresses(self._configured, self.facts())
 
     def facts(self) -> MachineFacts:
-        """Return the facts of the machine now, from which `own_addresses` derives the addresses."""
+        """Return the facts of the machine now, from which `own_addresses` derives the addresses.
+
+        Calls `warn`.
+        """
+        self._warn_of_unusable()
         return MachineFacts(
             self._variables,
             interface_addresses(),
@@ -68,6 +84,13 @@ class OwnAddresses:
     def _variables(self) -> Mapping[str, str]:
         """The environment variables."""
         return os.environ if self._environment is None else self._environment
+
+    def _warn_of_unusable(self) -> None:
+        with suppress(ValueError):  # which the rule reports
+            before, self._unusable = self._unusable, unusable_variables(self._configured, self._variables)
+            for name, value in self._unusable.items():
+                if before.get(name) != value:
+                    self._warn(f"{name} is ignored: {value[:60]!r} is not an IP address that other machines can reach")
 
     def _ask_cloud(self) -> CloudAddresses | str | None:
         from discovery.addresses.metadata import MetadataError, cloud_addresses  # imported on use: most never ask

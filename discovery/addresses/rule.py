@@ -221,11 +221,29 @@ def _of_cloud(source: str, metadata: CloudAddresses | str | None) -> str:
 
 def _of_environment(environment: Mapping[str, str]) -> Iterable[Announced]:
     """Yield the private addresses in the variables of CoreOS, Flatcar and Afterburn. Other values are left out."""
+    for name, value in _private_variables(environment):
+        if _is_own(value):
+            yield Announced(str(ipaddress.ip_address(value)), name)
+
+
+def unusable_variables(configured: Sequence[str], environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the variables of step 5 whose values are no address that other machines can reach, with their values.
+
+    Variables without a value are left out. Empty if step 3 or 4 decides. `configured` has sources in canonical form.
+    Raises ValueError if `DISCOVERY_ADDRESS` is not valid.
+    """
+    if sources(configured, environment)[0]:
+        return {}
+    return {name: value for name, value in _private_variables(environment) if value and not _is_own(value)}
+
+
+def _private_variables(environment: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     names = [*_COREOS.values(), *sorted(name for name in environment if _OF_A_CLOUD.fullmatch(name))]
-    for name in names:
-        host = environment.get(name, "").strip()
-        if family_of(host) and announceable(host):
-            yield Announced(str(ipaddress.ip_address(host)), name)
+    return ((name, environment.get(name, "").strip()) for name in dict.fromkeys(names))
+
+
+def _is_own(value: str) -> bool:
+    return family_of(value) is not None and announceable(value)
 
 
 def _one_of_each_family(found: Iterable[Announced]) -> Iterable[Announced]:

@@ -205,7 +205,7 @@ def _address(text: str, host: str | None) -> tuple[str, int]:
         return parse_address(text)
     port = validate_port(text[1:])
     try:
-        own = OwnAddresses(() if host is None else (host,)).read()
+        own = OwnAddresses(() if host is None else (host,), warn=note).read()
     except ValueError as error:
         raise ConfigError(f"--host {error}" if host is not None else str(error)) from None
     if not own:

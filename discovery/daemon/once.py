@@ -61,9 +61,8 @@ def check_once(instances: Instances, directories: Directories, log: FilteringBou
     for instance in instances.consumers.values():
         if _is_resident(instance, directories, log):
             raise ConfigError(
-                f"--once: what the consumer {instance.name!r} drives ends with the daemon, as `resident` of its class"
-                " says; run it without --once, or configure it to drive a program that runs by itself"
-                " (the author of a plugin for such a program has `resident` return False)"
+                f"--once: what the consumer {instance.name!r} drives ends with the daemon, and nothing would be left"
+                " after --once; run it without --once, or configure it to drive a program that runs by itself"
             )
 
 

@@ -39,7 +39,7 @@ class PostgresProvider(Provider[PostgresConfig]):
     def __init__(self, config: PostgresConfig, context: Context) -> None:
         """Keep the arguments."""
         super().__init__(config, context)
-        self._own = OwnAddresses(config.address)
+        self._own = OwnAddresses(config.address, warn=context.log.warning)
 
     async def validate(self) -> Validation:
         """Tell which address would be announced."""

@@ -12,7 +12,7 @@ from namespaces import in_a_network_of_its_own
 
 from discovery.addresses import Announced, OwnAddresses, announced_address, is_dynamic
 from discovery.addresses.interfaces import InterfaceAddress
-from discovery.addresses.rule import CloudAddresses, MachineFacts, own_addresses, parse_source
+from discovery.addresses.rule import VARIABLE, CloudAddresses, MachineFacts, own_addresses, parse_source
 
 PRIMARY = "the primary address of this machine"
 INTERFACES = (
@@ -164,6 +164,22 @@ def test_variables_of_a_cloud_count_after_those_of_coreos(name: str) -> None:
 )
 def test_a_public_address_or_no_address_in_a_variable_does_not_count(environment: dict[str, str]) -> None:
     assert own(**environment) == [f"203.0.113.7 {PRIMARY}", f"fd00::7 {PRIMARY}"]
+
+
+def test_a_variable_with_another_text_than_an_address_is_told_once() -> None:
+    environment = {"COREOS_PRIVATE_IPV4": "10.0.0.5/24", "COREOS_EC2_IPV4_LOCAL": "", "COREOS_PRIVATE_IPV6": "fd03::7"}
+    told: list[str] = []
+    addresses = OwnAddresses((), environment, told.append)
+    for _ in range(2):
+        assert Announced("fd03::7", "COREOS_PRIVATE_IPV6") in addresses.read()
+    assert told == ["COREOS_PRIVATE_IPV4 is ignored: '10.0.0.5/24' is not an IP address that other machines can reach"]
+
+
+def test_a_variable_that_decides_nothing_is_not_told() -> None:
+    environment, told = {"COREOS_PRIVATE_IPV4": "10.0.0.5/24"}, list[str]()
+    OwnAddresses(["10.0.0.1"], environment, told.append).read()
+    OwnAddresses((), {VARIABLE: "10.0.0.1", **environment}, told.append).read()
+    assert told == []
 
 
 V4, V6, NAME = Announced("10.0.0.1", "a"), Announced("fd00::1", "b"), Announced("db", "c")

@@ -48,7 +48,7 @@ class ContainerProvider(Provider[C]):
         self._outage: str | None = None
         self._raised: str | None = None
         self._own_id: str | None = None
-        self._own = OwnAddresses(config.address)
+        self._own = OwnAddresses(config.address, warn=context.log.warning)
         self._facts: MachineFacts | None = None
         self._look: asyncio.Task[None] | None = None
         self._docker_task: asyncio.Task[None] | None = None

@@ -121,7 +121,7 @@ class LiveServers:
         self._possible = (*known, *(each for each in others if each not in known)) if known else ()
 
     async def adopt(self, candidates: Mapping[str, tuple[Configuration, Configuration | None]]) -> str | None:
-        """Find the configuration that the worker serves, and return its name among the candidates; None if it is no candidate.
+        """Find the configuration that the worker serves, and return its name; None if it is no candidate.
 
         Each candidate is a configuration and the configuration before. If the servers match no candidate, as when the
         earlier daemon died during a change, the change to the first candidate is completed.
