@@ -100,7 +100,7 @@ def not_published(container: Container, rules: Rules, *ports: int) -> str:
         if ports:
             remedy = f"set {rules.key('port')} to one of these, or {remedy}"
         return f"the container does not publish {required}, only {published}: {remedy}"
-    if container.network_mode.startswith("container:"):
+    if container.shares_network:
         return f"the container does not publish {required}, and uses another container's network: publish it there"
     remedy = f"start the container with {option}, or set {rules.key('network')}"
     return f"the container does not publish {required}, nor any other port: {remedy}"
@@ -157,7 +157,7 @@ def _internal_address(container: Container, rules: Rules) -> str:
     if found:
         names = ", ".join(map(quoted, list(found)[:_MOST_LISTED]))
         raise ValueError(f"the container has an address on each of the networks {names}: set {rules.key('network')}")
-    if container.network_mode.startswith("container:"):
+    if container.shares_network:
         raise ValueError("the container uses another container's network, and has no address of its own")
     raise ValueError("the container has no address on a Docker network")
 

@@ -12,6 +12,7 @@ from discovery_docker.container import Container
 from discovery_docker.conventions import CheckRequest, PortRequest, ServiceVariables, quoted
 from discovery_docker.machine import Machine
 from discovery_docker.naming import service_name
+from discovery_docker.pods import share
 from discovery_docker.rules import Rules
 from discovery_docker.selection import absent_names, exclusion_rule, ports_of
 
@@ -54,10 +55,13 @@ def find_candidates(
     options = rules.containers
     containers = [container for container in containers if container.running]
     findings.problems |= {f"container {name}": _ABSENT for name in absent_names(containers, options)}
-    for container in containers:
+    shares = share(containers, rules, lambda container: exclusion_rule(container, rules) is None)
+    for container in shares.containers:
         source = f"container {container.name}"
         stops = container.id in stopping
-        if rule := _skip_rule(container, stops, rules):
+        if problem := shares.problems.get(container.id):
+            findings.problems[source] = problem
+        if rule := shares.skipped.get(container.id) or _skip_rule(container, stops, rules):
             findings.skipped[source] = rule
             if container.paused and container.name in options.names:
                 findings.problems[source] = _PAUSED

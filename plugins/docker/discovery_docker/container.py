@@ -17,6 +17,7 @@ Port = tuple[int, str]
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL})
+_IN_CONTAINER = "container:"
 _TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)")
 
 
@@ -46,9 +47,10 @@ class Container:
     tags and digests. `started_at` is in nanoseconds since the epoch, as in Docker's
     events, and 0 for a container that never started. `ports` are the published ports, IPv4 bindings before IPv6
     bindings; the two families may have different host ports. `exposed` are the declared ports. `network_mode` is
-    "host", "none", "container:ID" or the name of a network. `stop_signal` is a signal number. `stop_timeout` is in
-    seconds; None stands for Docker's default. `env` may hold secrets, and is left out of the repr. `variables` are the
-    SERVICE_* labels and environment variables, read once from `labels` and `env`.
+    "host", "none", "container:ID" or the name of a network. `is_infra` is True for the container in which Podman holds
+    the network of a pod. `stop_signal` is a signal number. `stop_timeout` is in seconds; None stands for Docker's
+    default. `env` may hold secrets, and is left out of the repr. `variables` are the SERVICE_* labels and environment
+    variables, read once from `labels` and `env`.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Container:
     exposed: tuple[Port, ...] = ()
     networks: Mapping[str, Addresses] = field(default_factory=lambda: _NOTHING)
     network_mode: str = "default"
+    is_infra: bool = False
     stop_signal: int = signal.SIGTERM
     stop_timeout: int | None = None
     variables: ServiceVariables = field(init=False, repr=False, compare=False)
@@ -84,6 +87,16 @@ class Container:
     def images(self) -> tuple[str, ...]:
         """The names of the image: the name that the container was started with, or else the image's own names."""
         return self.image_names or (self.image,)
+
+    @property
+    def shares_network(self) -> bool:
+        """True if the container uses another container's network, as in a pod."""
+        return self.network_mode.startswith(_IN_CONTAINER)
+
+    @property
+    def network_owner(self) -> str:
+        """The id of the container whose network this one uses; empty if it has one of its own."""
+        return self.network_mode.removeprefix(_IN_CONTAINER) if self.shares_network else ""
 
     def is_stop_signal(self, number: int) -> bool:
         """Return True if the signal `number` begins a stop of the container."""
@@ -108,7 +121,7 @@ def parse(document: object) -> Container:
         labels=_frozen({key: text for key, text in _map(config.get("Labels")).items() if isinstance(text, str)}),
         env=_frozen(dict(_variable(entry) for entry in _list(config.get("Env")) if isinstance(entry, str))),
         ports=_frozen(_published(_map(network.get("Ports")))),
-        exposed=tuple(sorted(port for key in _map(config.get("ExposedPorts")) if (port := _port(key)))),
+        exposed=_exposed(config),
         networks=_frozen({name: _addresses(_map(entry)) for name, entry in _map(network.get("Networks")).items()}),
         network_mode=_text(host.get("NetworkMode")) or "default",
         stop_signal=signal_number(_text(config.get("StopSignal"))) or signal.SIGTERM,
@@ -121,6 +134,11 @@ def parse_image_names(document: object) -> tuple[str, ...]:
     root = _map(document)
     names = (*_list(root.get("RepoTags")), *_list(root.get("RepoDigests")))
     return tuple(sorted({name for name in names if isinstance(name, str) and not name.startswith("<none>")}))
+
+
+def parse_image_exposed(document: object) -> tuple[Port, ...]:
+    """Return the ports that the image of a `docker image inspect` document declares, sorted. Never raises."""
+    return _exposed(_map(_map(document).get("Config")))
 
 
 def signal_number(name: str) -> int | None:
@@ -143,6 +161,10 @@ def parse_timestamp(text: object) -> int:
     except (ValueError, OverflowError):
         return 0
     return max(0, int(seconds) * 10**9 + int((found[2] or "").ljust(9, "0")))
+
+
+def _exposed(config: Mapping[str, object]) -> tuple[Port, ...]:
+    return tuple(sorted(port for key in _map(config.get("ExposedPorts")) if (port := _port(key))))
 
 
 def _published(ports: Mapping[str, object]) -> dict[Port, tuple[Binding, ...]]:

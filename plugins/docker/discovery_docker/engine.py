@@ -20,6 +20,7 @@ from discovery_docker import events
 from discovery_docker.container import Container, parse, parse_image_names
 from discovery_docker.dockerapi import Events, call, connect, explain, identity
 from discovery_docker.patience import PATIENCE, Patience
+from discovery_docker.podman import Podman
 from discovery_docker.sockets import EngineError, find_engine
 from discovery_docker.table import REPLAY_WINDOW, ContainerTable, EngineState
 
@@ -166,6 +167,7 @@ class _Session:
         self._clock_offset = self._loop.time() - self._engine_time
         if self._identify:
             self._table.info = await call(self._patience.answer, identity, self._client)
+        self._podman = Podman(self._client) if is_podman else None
         actions = events.actions(is_podman=is_podman)
         stream = Events(self._client, self._engine_time - REPLAY_WINDOW, actions, self._handle_event)
         try:
@@ -227,7 +229,7 @@ class _Session:
     async def _inspect(self, id_: str) -> None:
         sequence = self._table.next_sequence()
         try:
-            container = await call(self._patience.answer, _inspect_container, self._client, id_)
+            container = await call(self._patience.answer, _inspect_container, self._client, self._podman, id_)
         except (APIError, TimeoutError) as error:
             reason = str(explain(self._url, error))
             if isinstance(error, APIError) and error.is_client_error():
@@ -266,11 +268,13 @@ class _Session:
             self._queue.put_nowait(id_)
 
 
-def _inspect_container(client: docker.APIClient, id_: str) -> Container | None:
+def _inspect_container(client: docker.APIClient, podman: Podman | None, id_: str) -> Container | None:
     try:
         container = parse(client.inspect_container(id_))
     except NotFound:
         return None
+    if podman is not None and container.running:
+        container = podman.complete(container)
     if not container.is_image_named_by_id:
         return container
     # An engine may refuse to tell, as one behind a proxy of its API does: the image then has no names.

@@ -63,8 +63,8 @@ def machine_addresses(options: MachineOptions, machine: Machine) -> tuple[Announ
 
 
 def _is_on_hosts_network(container: Container, by_id: Mapping[str, Container]) -> bool:
-    if container.network_mode.startswith("container:"):  # that of a container which has its own or the host's
-        partner = by_id.get(container.network_mode.removeprefix("container:"))
+    if container.shares_network:  # that of a container which has its own or the host's
+        partner = by_id.get(container.network_owner)
         return partner is not None and partner.network_mode == "host"
     return container.network_mode == "host"
 
