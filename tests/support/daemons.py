@@ -87,20 +87,26 @@ class Starter:
     starting: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(
-        self, *arguments: str, admin: str | None = None, run_dir: Path | None = None, under: Iterable[str] = ()
+        self,
+        *arguments: str,
+        admin: str | None = None,
+        run_dir: Path | None = None,
+        under: Iterable[str] = (),
+        program: Path | None = None,
     ) -> Daemon:
-        """`discovery run` with these arguments; `under` is a command that runs it."""
+        """`discovery run` with these arguments; `under` is a command that runs it, `program` another `discovery`."""
         admin = admin or f"127.0.0.1:{free_port()}"
         with self.starting:
             number = len(self.started)
             run_dir = run_dir or self.directory / f"run-{number}"
             log_path = self.directory / f"daemon-{number}.log"
-            command = [*under, *DISCOVERY, "run", "--admin", admin, "--run-dir", str(run_dir)]
+            discovery = DISCOVERY if program is None else [str(program)]
+            command = [*under, *discovery, "run", "--admin", admin, "--run-dir", str(run_dir)]
             command += ["--state-dir", str(self.directory / "state"), *arguments]
             environment = {**os.environ, **self.environment}
             process: subprocess.Popen[bytes] | warm.Forked
             with log_path.open("wb") as log:
-                if self.forks and not under and warm.suits(environment):
+                if self.forks and not under and program is None and warm.suits(environment):
                     process = warm.start(*command[len(DISCOVERY) :], env=environment, stdout=log, stderr=log)
                 else:
                     process = subprocess.Popen(
