@@ -28,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo images etcd envoy resolved coredns test test-current test-faults test-docker test-swap test-all lint format bench version dist clean
+.PHONY: help demo tutorial images etcd envoy resolved coredns test test-current test-faults test-docker test-swap test-all lint format bench version dist clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -36,6 +36,9 @@ help: ## This list
 
 demo: $(VENV)/.demo ## See it work: etcd, HAProxy and three web servers on this machine, until Ctrl-C
 	@$(BIN)/discovery demo $(ARGS)
+
+tutorial: $(VENV)/.tutorial ## The tutorial in docs/ambassador.md: a machine loses power under load; root, Docker, two minutes
+	@PYTHONPATH=deploy/tutorial $(BIN)/python -m tutorial $(ARGS)
 
 images: $(VENV)/.demo ## The container images of deploy/images, without any registry: ENGINE=podman, PREFIX=polvi/, TAG=0.1.0
 	@$(BIN)/python deploy/images/build.py build --engine $(ENGINE) --prefix "$(PREFIX)" --tag $(TAG) $(ARGS)
@@ -106,6 +109,10 @@ $(VENV)/.demo: $(PROJECTS)
 	@test -x $(BIN)/python || rm -rf $(VENV)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --editable ".[demo]" $(addprefix --editable ,$(PLUGINS))
+	@touch $@
+
+$(VENV)/.tutorial: $(VENV)/.demo
+	@$(BIN)/pip install --quiet --editable ".[tutorial]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo

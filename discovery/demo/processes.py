@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -88,19 +88,25 @@ class Stage:
         """Enter `resource`, and return its value. The end of the stage leaves `resource`."""
         return self._ending.enter_context(resource)
 
-    def start_python(self, name: str, *arguments: str) -> DemoProcess:
-        """Start this Python with `arguments`, without this machine's configuration of discovery."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("DISCOVERY_")}
-        environment["DISCOVERY_CONFIG"] = os.devnull
+    def start_python(
+        self, name: str, *arguments: str, under: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> DemoProcess:
+        """Start this Python with `arguments`, without this machine's configuration of discovery.
+
+        `under` is the beginning of a command that runs a program, such as `nsenter`. `environment` has further
+        variables.
+        """
+        variables = {key: value for key, value in os.environ.items() if not key.startswith("DISCOVERY_")}
+        variables |= {"DISCOVERY_CONFIG": os.devnull, **(environment or {})}
         path = self.directory / f"{name}.log"
         with path.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [*under, sys.executable, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
-                env=environment,
+                env=variables,
                 start_new_session=True,  # Ctrl-C reaches only the demo, which then stops the process in order
             )
         child = DemoProcess(name, process, path)
@@ -120,6 +126,23 @@ class Stage:
             self._children.remove(child)
         return child.process.wait()
 
+    def check(self) -> None:
+        """Raise Interrupted if a signal has requested the end."""
+        if self._asked:
+            raise Interrupted
+
+    def release(self, child: DemoProcess) -> None:
+        """Let `child` end by itself: its end is no failure of a step."""
+        if child in self._children:
+            self._children.remove(child)
+
+    def complete(self, child: DemoProcess, what: str, timeout: float | None = None) -> None:
+        """Wait until `child` has ended by itself. Raises StepFailedError if it fails, and what `wait` raises."""
+        self.release(child)
+        self.wait(lambda: child.process.poll() is not None, what, timeout)
+        if child.process.returncode:
+            raise StepFailedError(f"{child.name} failed: {_last_line(child.output)}")
+
     def wait(self, condition: Callable[[], bool], what: str, timeout: float | None = 15.0) -> None:
         """Wait until `condition` returns True. Raises StepFailedError if a child ends or after `timeout` seconds.
 
@@ -127,8 +150,7 @@ class Stage:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            if self._asked:
-                raise Interrupted
+            self.check()
             for child in self._children:
                 if child.process.poll() is not None:
                     raise StepFailedError(f"{child.name} ended: {_last_line(child.output)}")

@@ -171,5 +171,8 @@ class Engine(ABC):
 
 
 def run(*command: str | Path) -> None:
-    """Run a command. Raises subprocess.CalledProcessError if the command fails."""
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    """Run a command. Raises subprocess.CalledProcessError if the command fails.
+
+    The command has a session of its own: a terminal's Ctrl-C does not reach the command.
+    """
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True)

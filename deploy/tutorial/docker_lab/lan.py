@@ -2,9 +2,13 @@
 
 import ipaddress
 import subprocess
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
+
+import docker
 
 from discovery.system.embedded import find_program
 from docker_lab.engine import Engine, run
@@ -80,20 +84,38 @@ class Machine(Engine):
         Raises subprocess.CalledProcessError if the command fails.
         """
         command = [str(find_program("docker")), "--host", self.url, *arguments]
-        done = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run(
+            command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True
+        )
         return done.stdout
 
-    def power_off(self) -> None:
+    def docker_remove(self, name: str) -> None:
+        """`docker rm -f`: remove a container, running or not. It need not exist."""
+        with suppress(docker.errors.NotFound):
+            self.client.containers.get(name).remove(force=True)
+
+    def docker_logs(self, name: str) -> str:
+        """`docker logs`: return what a container has written, on both streams; nothing if it does not exist."""
+        with suppress(docker.errors.NotFound):
+            return str(self.client.containers.get(name).logs().decode(errors="replace"))
+        return ""
+
+    def power_off(self) -> float:
         """Cut the machine off the network, and end by SIGKILL whatever runs there, dockerd and containers included.
 
-        Nobody is told: no packet leaves the machine. Its disk stays.
+        Nobody is told: no packet leaves the machine. Its disk stays. Returns the time, of CLOCK_MONOTONIC, at which
+        the machine was cut off.
         """
         run("ip", "-n", self._lan.name, "link", "set", "dev", self.port, "down")
+        cut = time.monotonic()
         self._place.kill()
         self._close_clients()
         self._reap()
         self._place.unmount()
+        # Without it, the link would be there until the kernel has done with the namespace.
+        run("ip", "-n", self._lan.name, "link", "delete", "dev", self.port)
         delete_namespace(self.name)
+        return cut
 
     def power_on(self) -> None:
         """Start dockerd again with what is on the machine's disk."""

@@ -63,7 +63,7 @@ def sweep() -> None:
 
 def delete_namespace(name: str) -> None:
     """Delete the network namespace of a name, if there is one, and every link that has an end there."""
-    subprocess.run(["ip", "netns", "delete", name], stderr=subprocess.DEVNULL, check=False)
+    _try("ip", "netns", "delete", name)
 
 
 def _new_directory() -> tuple[Path, IO[str]]:
@@ -93,7 +93,7 @@ def _remove(directory: Path) -> None:
         name = (directory / "name").read_text()
         # The other end of the link is in the namespace, and goes with it.
         delete_namespace(name)
-        subprocess.run(["ip", "link", "delete", name], stderr=subprocess.DEVNULL, check=False)
+        _try("ip", "link", "delete", name)
         for group in (*_CGROUPS.glob(name), *_CGROUPS.glob(f"*/{name}")):
             for place, _, _ in os.walk(group, topdown=False):
                 with suppress(OSError):
@@ -103,7 +103,7 @@ def _remove(directory: Path) -> None:
 
 def _unmount(directory: Path) -> None:
     for place in reversed(_mounts(directory)):
-        subprocess.run(["umount", "--lazy", place], check=False)
+        _try("umount", "--lazy", place)
 
 
 def _processes(directory: Path) -> list[int]:
@@ -128,3 +128,8 @@ def _kill(pids: list[int]) -> list[int]:
 def _mounts(directory: Path) -> list[str]:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [place for line in lines if (place := line.split()[4]).startswith(f"{directory}/")]
+
+
+def _try(*command: str) -> None:
+    """Run a command, which may fail, in a session of its own: a terminal's Ctrl-C does not reach the command."""
+    subprocess.run(command, stderr=subprocess.DEVNULL, check=False, start_new_session=True)

@@ -1,0 +1,144 @@
+"""The tutorial from start to end: six containers, a machine that loses power and returns, and requests throughout."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sampling import sampled
+
+from discovery.testing import eventually_sync, require_program, within
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.usefixtures("_requirements"),
+    pytest.mark.timeout(900),
+]
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 600
+"""Seconds for a run, of which the images take most."""
+PATIENCE = 2
+"""Times of a bar that a duration may take on a busy machine."""
+UNACKNOWLEDGED = 15
+"""Seconds after which the ambassador ends a connection to a machine that died."""
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Return an empty directory for everything that the tutorial makes, with a name short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="tut-", dir="/tmp") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return where the images of the tutorial are, or are to be made by this test while the others wait."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    archive = shared / "tutorial-images.tar"
+    with (shared / "tutorial-images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if archive.exists():
+            fcntl.flock(lock, fcntl.LOCK_UN)
+        yield archive
+
+
+@contextmanager
+def started(place: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the tutorial; its steps are told in the file `steps` beside the directory, its result on the pipe."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "deploy/tutorial"), "TMPDIR": str(place)}
+    command = [sys.executable, "-m", "tutorial", "--json", *arguments]
+    with steps(place).open("w") as told:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=told, text=True, env=environment
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=within(60))
+        print(steps(place).read_text())
+        steps(place).unlink()
+
+
+def steps(place: Path) -> Path:
+    return place.with_suffix(".steps")
+
+
+def left_behind(place: Path) -> Sequence[str]:
+    """Return what is left of a run: files, mounts, and processes that have the directory on their command line."""
+    processes = list[str]()
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = each.read_bytes().decode(errors="replace").replace("\0", " ")
+        except OSError:
+            continue
+        if f"{place}/" in command:
+            processes.append(command)
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{place}/" in line]
+    return [*map(str, place.iterdir()), *mounts, *processes]
+
+
+def namespaces(place: Path) -> set[str]:
+    """Return the network namespaces of a run, while it runs."""
+    return {each.parent.name for each in place.glob("dlab-*/name")}
+
+
+@pytest.mark.parametrize("leader", [False, True], ids=["follower", "leader"])
+def test_no_request_fails_when_a_machine_loses_power_and_returns(place: Path, images: Path, leader: bool) -> None:
+    require_program("docker", wheel=False)
+    picture = place.with_suffix(".png")
+    arguments = ["--images", str(images), "--picture", str(picture), *(["--leader"] if leader else [])]
+    with started(place, *arguments) as process:
+        printed = process.communicate(timeout=within(LIMIT))[0]
+    assert process.returncode == 0
+    result: dict[str, Any] = json.loads(printed)
+    print(printed)
+    assert result["leader_on_a"] == leader
+    assert (result["failed"], result["flaps"], result["duplicates"]) == ([], 0, 0)
+    assert set(result["served"]) == {"a", "spare"}
+    assert sum(result["served"].values()) + len(result["in_flight_failed"]) == result["requests"]
+    # Requests were held while there was no backend, for as long as the lease of a dead machine stands and no longer.
+    assert result["held"] > 0
+    assert result["longest_hold"] <= PATIENCE * result["longest_hold_allowed"]
+    assert result["in_flight_longest"] <= PATIENCE * UNACKNOWLEDGED
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    picture.unlink()
+    assert left_behind(place) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("Start three machines", signal.SIGTERM),
+        ("building the images", signal.SIGINT),
+        *sampled([pytest.param("etcd on each machine", signal.SIGINT), pytest.param("b$ docker run", signal.SIGTERM)]),
+        *sampled(
+            [
+                pytest.param("loses power", signal.SIGINT),
+                pytest.param("Apache starts on", signal.SIGTERM),
+                pytest.param("a returns", signal.SIGHUP),
+            ]
+        ),
+    ],
+)
+def test_an_interrupted_run_leaves_nothing_behind(place: Path, images: Path, step: str, number: signal.Signals) -> None:
+    require_program("docker", wheel=False)
+    arguments = ["--no-picture"] if step == "building the images" else ["--no-picture", "--images", str(images)]
+    with started(place, *arguments) as process:
+        eventually_sync(lambda: step in steps(place).read_text(), f"the step {step!r}", timeout=LIMIT)
+        names = namespaces(place)
+        process.send_signal(number)
+        assert process.wait(within(60)) == 130
+    assert left_behind(place) == []
+    assert not any(Path("/run/netns", name).exists() for name in names)
