@@ -26,15 +26,27 @@ class Engine(ABC):
     """
 
     def __init__(self, *, live_restore: bool = False) -> None:
-        """Create the directory; start nothing."""
+        """Describe the engine; its directory and whatever else it has begin with the block."""
         self.live_restore = live_restore
-        self._place = LabDirectory()
-        self.directory = self._place.path
-        self.socket = self.directory / "docker.sock"
-        self.url = f"unix://{self.socket}"
+        self._place: LabDirectory
         self._process: subprocess.Popen[bytes] | None = None
         self._spawned: list[subprocess.Popen[bytes]] = []
         self._clients: list[docker.DockerClient] = []
+
+    @property
+    def directory(self) -> Path:
+        """The directory of everything that the engine writes."""
+        return self._place.path
+
+    @property
+    def socket(self) -> Path:
+        """The socket of dockerd."""
+        return self.directory / "docker.sock"
+
+    @property
+    def url(self) -> str:
+        """The socket as Docker's clients take it: `DOCKER_HOST`."""
+        return f"unix://{self.socket}"
 
     @property
     def client(self) -> docker.DockerClient:
@@ -107,6 +119,7 @@ class Engine(ABC):
     def __enter__(self) -> Self:
         """Create the namespace and start the engine."""
         sweep()
+        self._place = LabDirectory()
         try:
             self._make_network()
             self._start_containerd()

@@ -25,9 +25,9 @@ class Lan:
     """
 
     def __init__(self, *addresses: str) -> None:
-        """Create the directory of the lab; create no network."""
+        """Describe the network; it begins with the block."""
         self.addresses = tuple(ipaddress.IPv4Interface(address) for address in addresses)
-        self._place = LabDirectory()
+        self._place: LabDirectory
 
     @property
     def name(self) -> str:
@@ -42,6 +42,7 @@ class Lan:
     def __enter__(self) -> Self:
         """Create the network."""
         sweep()
+        self._place = LabDirectory()
         try:
             name = self._place.name = self._place.path.name
             run("ip", "netns", "add", name)
@@ -70,7 +71,7 @@ class Machine(Engine):
     """
 
     def __init__(self, lan: Lan, port: str, *addresses: str, options: Sequence[str] = ()) -> None:
-        """Create the directory; start nothing. The first address is the machine's own."""
+        """Describe the machine, which begins with the block. The first address is the machine's own."""
         super().__init__()
         self.port = port
         self.addresses = tuple(ipaddress.IPv4Address(address) for address in addresses)
