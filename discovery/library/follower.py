@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from discovery.library.following import FollowerState, Following
+from discovery.library.following import FollowedRegistry, FollowerState
 from discovery.library.lifetime import Lifetime
 from discovery.library.logs import library_log
 from discovery.library.reading import HelperReader
@@ -154,7 +154,7 @@ class Follower(Lifetime):
 
     def _begin_on_loop(self) -> None:
         self._last = FollowerState()
-        following = Following(self._place, self._selection, library_log(), self._take)
+        following = FollowedRegistry(self._place, self._selection, library_log(), self._take)
         self._task = asyncio.create_task(following.run())
         self._task.add_done_callback(lambda _: self._wake())
 

@@ -37,8 +37,8 @@ class FollowerState:
     true_at: float | None = None
 
 
-class Following:
-    """Follows a registry until cancelled. `changed` is called, on the loop, with each new state."""
+class FollowedRegistry:
+    """A registry that `run` follows until cancelled. `changed` is called, on the loop, with each new state."""
 
     def __init__(
         self,

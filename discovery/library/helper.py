@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from discovery.library.following import FollowerState, Following
+from discovery.library.following import FollowedRegistry, FollowerState
 from discovery.library.frames import Encoder
 from discovery.library.keeper import keep
 from discovery.library.logs import library_log
@@ -40,7 +40,7 @@ async def _follow() -> None:
     request = json.loads(sys.stdin.readline())
     output = _Output()
     place = Place(registry_of(request["registry"]), state_dir=Path(request["state_dir"]))
-    following = Following(place, Selection(request["services"]), library_log(output.log), output.state)
+    following = FollowedRegistry(place, Selection(request["services"]), library_log(output.log), output.state)
     running = asyncio.create_task(following.run())
     writing = asyncio.create_task(output.write())
     closed = asyncio.Event()

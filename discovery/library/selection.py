@@ -21,7 +21,7 @@ class Selection:
             return self._last[1]
         part = snapshot
         if self.patterns is not None:
-            chosen = {name: service for name, service in snapshot.services.items() if self._has(name)}
+            chosen = {name: service for name, service in snapshot.services.items() if self._is_selected(name)}
             rejected = tuple(each for each in snapshot.rejected if self._rejects(each))
             part = Snapshot(snapshot.revision, MappingProxyType(chosen), rejected)
         if self._last is not None and _says_the_same(self._last[1], part):
@@ -29,11 +29,11 @@ class Selection:
         self._last = snapshot, part
         return part
 
-    def _has(self, service: str) -> bool:
+    def _is_selected(self, service: str) -> bool:
         return self.patterns is None or any(fnmatchcase(service, pattern) for pattern in self.patterns)
 
     def _rejects(self, rejected: Rejected) -> bool:
-        return self._has(rejected.key.partition("/")[0])
+        return self._is_selected(rejected.key.partition("/")[0])
 
 
 def _says_the_same(one: Snapshot, other: Snapshot) -> bool:

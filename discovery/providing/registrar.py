@@ -7,6 +7,7 @@ import asyncio
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
@@ -32,6 +33,7 @@ _FIRST_DELAY = 0.2
 """Seconds from the first failure of the registry to the next attempt; the delay doubles."""
 _MOST_DELAY = 10.0
 """Seconds between two attempts at most: the default TTL."""
+_RETRIES = partial(delays, _FIRST_DELAY, _MOST_DELAY)
 _MOST_AWAY = 0.5  # a registry that cannot be reached: what is wanted has to stand soon after it is back
 
 _LEAST_REFUSED = 0.05
@@ -72,6 +74,7 @@ class Registrar:
         among: Collection[str] | None = None,
         succeeds: Callable[[str], bool] = lambda owner: False,
         changed: Callable[[RegistrarStatus], None] = lambda status: None,
+        retries: Callable[[], Iterator[float]] = _RETRIES,
     ) -> None:
         """Prepare. `changed` is called with each new status; `force` takes each key from another owner, once.
 
@@ -79,7 +82,8 @@ class Registrar:
 
         `among` are the only keys that the owner may ever want, if they are known: the registry is then not searched
         for what an earlier run left. `succeeds` says, in a thread, whether a record of another owner, given by name,
-        may be taken over at once all the same.
+        may be taken over at once all the same. `retries` returns the seconds before each next attempt in a row of
+        failures.
         """
         self._registry = registry
         self._owner = owner
@@ -93,6 +97,7 @@ class Registrar:
         self._among = among
         self._unswept = True
         self._changed = changed
+        self._retries = retries
         self._wanted: dict[str, Backend] = {}
         self._told = False
         self._keeps_records = False
@@ -121,7 +126,7 @@ class Registrar:
         leases: list[Lease] = []  # the newest last; lost ones stay until it has what they had
         lost_at = -math.inf
         try:
-            retries = delays(_FIRST_DELAY, _MOST_DELAY)
+            retries = self._retries()
             while True:
                 try:
                     lease = await self._registry.open_lease(self._owner, self._ttl)
@@ -135,7 +140,7 @@ class Registrar:
                 self._report({}, dict.fromkeys(self._wanted, LeaseLostError(reason)))
                 # Once in a while: at once. Again and again (two of one owner, say): less and less often.
                 if loop.time() - lost_at > self._ttl:
-                    retries = delays(_FIRST_DELAY, _MOST_DELAY)
+                    retries = self._retries()
                 else:
                     await asyncio.sleep(next(retries))
                 lost_at = loop.time()
@@ -179,7 +184,7 @@ class Registrar:
         if isinstance(lease, HandsOver):
             takeovers = Takeovers(lease, self._wake.set, refused_to_ask, self._log)
         self._answered = frozenset()
-        retries = delays(_FIRST_DELAY, _MOST_DELAY)
+        retries = self._retries()
         try:
             while True:
                 self._wake.clear()
@@ -208,7 +213,7 @@ class Registrar:
                         del leases[:-1]
                         stands.set()
                         wait = self._ttl if failing else None
-                        retries = delays(_FIRST_DELAY, _MOST_DELAY)
+                        retries = self._retries()
                 except LeaseLostError as error:
                     return str(error)
                 except RegistryError as error:
@@ -269,7 +274,7 @@ class Registrar:
     async def _sweep(self, lease: Lease, stands: asyncio.Event) -> None:
         """Remove, once, what an earlier run left: once everything stands, and beside all else, as it may take long."""
         await stands.wait()
-        retries = delays(_FIRST_DELAY, _MOST_DELAY)
+        retries = self._retries()
         while self._unswept:
             wanted = frozenset(self._wanted)
             # Any other key keeps what the earlier run left there, and may be wanted no more before it is written.

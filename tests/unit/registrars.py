@@ -3,26 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
-import pytest
 import structlog
 
 from discovery.codec import Record, decode
 from discovery.model import Backend
-from discovery.providing import registrar as module
 from discovery.providing.registrar import Registrar
 from discovery.registry import Registry
 from discovery.registry.memory import MemoryLease, MemoryRegistry
+from discovery.system.backoff import delays
 from discovery.testing import backend, eventually
 
 A, B, C = backend(id="a", port=1), backend(id="b", port=2), backend(id="c", port=3)
+SOON = partial(delays, 0.01, 0.05)
+"""Seconds between attempts, in place of up to 10 s."""
 OTHERS = b'{"host": "10.0.0.1", "port": 9, "owner": "other"}'
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FIRST_DELAY", 0.01)
-    monkeypatch.setattr(module, "_MOST_DELAY", 0.05)
 
 
 @asynccontextmanager
@@ -35,7 +31,16 @@ async def registering(
     among: Collection[str] | None = None,
     ttl: float = 0.05,
 ) -> AsyncIterator[Registrar]:
-    registrar = Registrar(registry, owner, ttl, structlog.get_logger(), force=force, takeover=takeover, among=among)
+    registrar = Registrar(
+        registry,
+        owner,
+        ttl,
+        structlog.get_logger(),
+        force=force,
+        takeover=takeover,
+        among=among,
+        retries=SOON,
+    )
     registrar.set(backends)
     running = asyncio.create_task(registrar.run())
     try:

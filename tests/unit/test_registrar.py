@@ -16,6 +16,7 @@ from discovery.testing import backend, eventually
 
 from .registrars import (
     OTHERS,
+    SOON,
     A,
     B,
     C,
@@ -23,7 +24,6 @@ from .registrars import (
     keys,
     leave,
     registering,
-    soon,  # noqa: F401 - for every test here
 )
 
 
@@ -267,7 +267,7 @@ async def test_what_an_earlier_run_left_is_removed_although_it_was_wanted_for_a_
     registry = Registry()
     left = MemoryLease(registry, "me", 60)
     await left.put(C)
-    registrar = Registrar(registry, "me", 3600, structlog.get_logger(), changed=changed)
+    registrar = Registrar(registry, "me", 3600, structlog.get_logger(), changed=changed, retries=SOON)
     registrar.set([A])
     running = asyncio.create_task(registrar.run())
     await eventually(lambda: told)

@@ -15,6 +15,7 @@ from discovery.testing import eventually
 
 from .registrars import (
     OTHERS,
+    SOON,
     A,
     B,
     C,
@@ -22,7 +23,6 @@ from .registrars import (
     keys,
     leave,
     registering,
-    soon,  # noqa: F401 - for every test here
     standing,
 )
 
@@ -76,7 +76,7 @@ class _RecordingLease(MemoryLease):
 async def test_nothing_happens_to_what_an_earlier_run_left_before_the_first_set() -> None:
     registry = _RecordingRegistry()
     await leave(registry, A, B)
-    registrar = Registrar(registry, "me", 60, structlog.get_logger())
+    registrar = Registrar(registry, "me", 60, structlog.get_logger(), retries=SOON)
     running = asyncio.create_task(registrar.run())
     await eventually(lambda: len(registry.leases) == 2)
     for _ in range(10):
@@ -89,7 +89,7 @@ async def test_nothing_happens_to_what_an_earlier_run_left_before_the_first_set(
     assert registry.records == {}
     # Nor when it is stopped before there was one.
     await leave(registry, A)
-    running = asyncio.create_task(Registrar(registry, "me", 60, structlog.get_logger()).run())
+    running = asyncio.create_task(Registrar(registry, "me", 60, structlog.get_logger(), retries=SOON).run())
     await eventually(lambda: len(registry.leases) == 4)
     running.cancel()
     await asyncio.wait({running})

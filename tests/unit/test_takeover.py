@@ -21,7 +21,6 @@ from .registrars import (
     B,
     becomes,
     registering,
-    soon,  # noqa: F401 - for every test here
 )
 from .test_registrar import _PlainRegistry
 

@@ -53,7 +53,7 @@ def health_is_good_after_an_apply_that_succeeded(seen: Gentle) -> None:
 def metrics_can_be_read_at_any_time(seen: HasAsked) -> None:
     """A scrape comes from another thread, at any time between `setup` and `teardown`."""
     for asked in seen.asked:
-        expect(not isinstance(asked.samples, BaseException), "samples", _told(asked.samples, asked))
+        expect(not isinstance(asked.samples, BaseException), "samples", _with_moment(asked.samples, asked))
 
 
 def metrics_do_not_block(seen: HasAsked) -> None:
@@ -88,7 +88,7 @@ def details_are_json(seen: HasAsked) -> None:
     """`/api/consumers/NAME` shows the answer of `inspect` as JSON."""
     for asked in seen.asked:
         details: Any = asked.details
-        expect(isinstance(details, Mapping), "a mapping from inspect", _told(details, asked))
+        expect(isinstance(details, Mapping), "a mapping from inspect", _with_moment(details, asked))
         try:
             text = json.dumps(dict(details), allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -187,5 +187,5 @@ def _described(value: object) -> str:
     return describe(value) if isinstance(value, BaseException) else repr(value)
 
 
-def _told(value: object, asked: Asked) -> str:
+def _with_moment(value: object, asked: Asked) -> str:
     return f"{_described(value)} {asked.moment}"

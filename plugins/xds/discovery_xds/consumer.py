@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
 from discovery_xds.config import XdsConfig
+from discovery_xds.limits import LIMITS, Limits
 from discovery_xds.preview import preview
 from discovery_xds.serving.certificates import tls_faults
 from discovery_xds.serving.port import (
@@ -27,9 +28,10 @@ class XdsConsumer(Consumer[XdsConfig]):
 
     Config: ClassVar[type[PluginConfig]] = XdsConfig
 
-    def __init__(self, config: XdsConfig, context: Context) -> None:
-        """Create the consumer; `setup` listens."""
+    def __init__(self, config: XdsConfig, context: Context, limits: Limits = LIMITS) -> None:
+        """Create the consumer with its limits; `setup` listens."""
         super().__init__(config, context)
+        self._limits = limits
         self._server: AdsServer | None = None
         self._builder: Builder | None = None
         self._handed_over: frozenset[str] = frozenset()
@@ -44,7 +46,7 @@ class XdsConsumer(Consumer[XdsConfig]):
         predecessor = take_predecessor(self.config.listen, self.context.inherited)
         if predecessor is None and (reason := why_in_use(self.config.listen)):
             raise ApplyError(reason)
-        server = AdsServer(self.context.log)
+        server = AdsServer(self.context.log, self._limits)
         try:
             await server.start(self.config.listen, self.config.tls)
         finally:
@@ -128,7 +130,9 @@ class XdsConsumer(Consumer[XdsConfig]):
         server, self._server = self._server, None
         try:
             if self._handed_over:
-                await wait_for_successor(self.config.listen, self._handed_over, self._drain_ended)
+                await wait_for_successor(
+                    self.config.listen, self._handed_over, self._drain_ended, self._limits.successor
+                )
         finally:
             await asyncio.shield(server.stop())
 

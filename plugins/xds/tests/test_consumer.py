@@ -14,8 +14,9 @@ from xds_driving import Driven, driving, raw_client
 
 from discovery import ApplyError, Context, Snapshot, Update, diff
 from discovery.testing import ConsumerContract, backend, eventually, free_port, within
+from discovery_xds.config import XdsConfig
 from discovery_xds.consumer import XdsConsumer
-from discovery_xds.serving import port
+from discovery_xds.limits import Limits
 
 
 @pytest.mark.parametrize("delta", [False, True])
@@ -194,15 +195,17 @@ async def test_an_unknown_method_and_junk_end_their_own_call_alone() -> None:
         assert (await good.read()).resources
 
 
+class ImpatientConsumer(XdsConsumer):
+    """The consumer, whose predecessor waits shortly: the contract ends a predecessor before the successor begins."""
+
+    def __init__(self, config: XdsConfig, context: Context) -> None:
+        super().__init__(config, context, Limits(successor=0.1))
+
+
 class TestXdsConsumer(ConsumerContract):
-    consumer = XdsConsumer
+    consumer = ImpatientConsumer
     config: ClassVar[Mapping[str, Any]] = {"listen": f"127.0.0.1:{free_port()}"}
     driven: ClassVar[list[XdsConsumer]] = []
-
-    @pytest.fixture(autouse=True)
-    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The contract ends a predecessor before the successor begins, for which the predecessor would wait."""
-        monkeypatch.setattr(port, "SUCCESSOR_SECONDS", 0.1)
 
     def _make(self, run_dir: Path, state_dir: Path | None = None) -> Any:
         made = super()._make(run_dir, state_dir)

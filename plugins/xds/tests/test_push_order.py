@@ -10,10 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from xds_clients import Client, DeltaClient, SotwClient, catalog_of, made
 
-from discovery_xds.protocol import subscription
+from discovery_xds.limits import LIMITS, Limits
 from discovery_xds.protocol.catalog import TYPE_URLS, Catalog, Kind, Resource, changes_between
 from discovery_xds.protocol.messages import Responses
-from discovery_xds.protocol.stream import RETRY_SECONDS, WARMING_SECONDS, SotwStream
+from discovery_xds.protocol.stream import WARMING_SECONDS, SotwStream
+from discovery_xds.protocol.subscription import TooManyNamesError
 
 BIND = "127.0.0.1:80"
 STATES = st.lists(
@@ -117,8 +118,8 @@ def request(kind: Kind, *names: str, nonce: str = "") -> Any:
     return discovery_pb2.DiscoveryRequest(type_url=TYPE_URLS[kind], resource_names=names, response_nonce=nonce)
 
 
-def stream_with(state: dict[str, int]) -> SotwStream:
-    stream = SotwStream(Responses())
+def stream_with(state: dict[str, int], limits: Limits = LIMITS) -> SotwStream:
+    stream = SotwStream(Responses(), limits)
     catalog = catalog_of(state, 1)
     stream.publish(catalog, changes_between(None, catalog))
     return stream
@@ -204,10 +205,9 @@ def test_an_unknown_type_is_noted_and_not_answered() -> None:
     assert len(stream.unknown) == 20
 
 
-def test_a_client_cannot_fill_the_memory_with_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscription, "MOST_NAMES", 3)
-    stream = stream_with({"a": 1})
-    with pytest.raises(subscription.TooManyNamesError):
+def test_a_client_cannot_fill_the_memory_with_names() -> None:
+    stream = stream_with({"a": 1}, Limits(names=3))
+    with pytest.raises(TooManyNamesError):
         stream.request(request(Kind.ENDPOINTS, *"abcd"))
 
 
@@ -281,11 +281,11 @@ def test_a_rejected_secret_is_sent_again_after_a_while() -> None:
     client.publish(catalog_of({"a": 1, "b": 1}, 1))
     client.settle()
     assert list(client.stream.rejections) == ["sds a"]
-    assert client.stream.retry_at == RETRY_SECONDS
+    assert client.stream.retry_at == LIMITS.retry
     client.bad = frozenset()
     client.settle()
     assert client.known(Kind.SECRET) == {"b": "b=1"}
-    client.now = RETRY_SECONDS
+    client.now = LIMITS.retry
     client.settle()
     assert client.known(Kind.SECRET) == {"a": "a=1", "b": "b=1"}
     assert (client.stream.rejections, client.stream.retry_at) == ({}, None)

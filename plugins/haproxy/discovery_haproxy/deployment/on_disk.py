@@ -21,11 +21,11 @@ class OnDisk:
         """Report whether the configuration file, sealed or not, and its map files have the rendered contents."""
         now = rendered.generation, tuple(map(_stamp, (path, *rendered.maps)))
         if self._found != now:
-            self._found = now if _has(path, rendered) else None
+            self._found = now if _is_written(path, rendered) else None
         return self._found is not None
 
 
-def _has(path: Path, rendered: Rendered) -> bool:
+def _is_written(path: Path, rendered: Rendered) -> bool:
     text = has_contents(path, rendered.text) or has_contents(path, seal(rendered.text))
     return text and all(has_contents(each, contents) for each, contents in rendered.maps.items())
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from discovery.toolkit import printable
+from discovery_xds.limits import LIMITS, Limits
 from discovery_xds.protocol.catalog import KINDS, Catalog, Changes, Kind, Need, Resource
 from discovery_xds.protocol.messages import Response, Responses
 from discovery_xds.protocol.subscription import Due, Subscription
@@ -18,8 +19,6 @@ WARMING_SECONDS = 1.0
 
 Envoy asks for these within milliseconds; a client that never asks gets its routes a second later.
 """
-RETRY_SECONDS = 10.0
-"""Seconds until a rejected secret is sent again: the client's file may be another by then, but no message tells so."""
 _MOST_CHARACTERS = 1000
 """Characters of a client's name or reason that are kept: enough for the reasons of Envoy, which name the field."""
 _MOST_UNKNOWN = 20
@@ -39,9 +38,10 @@ class Stream(ABC):
     protocol = ""
     """Name of the variant of the protocol."""
 
-    def __init__(self, responses: Responses) -> None:
+    def __init__(self, responses: Responses, limits: Limits = LIMITS) -> None:
         """Begin without a subscription and without a catalog."""
         self._responses = responses
+        self._limits = limits
         self._catalog: Catalog | None = None
         self._warming: dict[str, frozenset[Need]] = {}
         """What a cluster that the client has just got still needs, by cluster."""
@@ -220,7 +220,7 @@ class Stream(ABC):
         if secrets is None or secrets.unconfirmed is not None or not secrets.rejected:
             self.retry_at = None
         elif self.retry_at is None:
-            self.retry_at = now + RETRY_SECONDS
+            self.retry_at = now + self._limits.retry
         elif now >= self.retry_at:
             self.retry_at = None
             secrets.send_again(secrets.rejected)
@@ -246,7 +246,7 @@ class SotwStream(Stream):
     def _subscribe(self, kind: Kind, subscription: Subscription | None, message: Any) -> None:
         if subscription is None:
             # The nonce of a first request is that of another stream, and means nothing.
-            subscription = self.subscriptions[kind] = Subscription(kind)
+            subscription = self.subscriptions[kind] = Subscription(kind, self._limits.names)
             subscription.owed = kind.is_whole
         elif message.response_nonce != subscription.nonce:
             return  # sent before the client has read the latest response, which it answers with all names again
@@ -287,7 +287,7 @@ class DeltaStream(Stream):
     def _subscribe(self, kind: Kind, subscription: Subscription | None, message: Any) -> None:
         having: dict[str, str] | None = None
         if subscription is None:
-            subscription = self.subscriptions[kind] = Subscription(kind)
+            subscription = self.subscriptions[kind] = Subscription(kind, self._limits.names)
             having = dict(message.initial_resource_versions)
             subscription.known = {name: Resource(name, version) for name, version in having.items()}
             subscription.dirty |= having.keys()

@@ -9,15 +9,13 @@ from discovery_xds.protocol.messages import Response
 
 WILDCARD = "*"
 """Name that stands for every listed resource."""
-MOST_NAMES = 100_000
-"""Names that a client may subscribe to: ten times the largest installation known, and a bound on memory."""
 
 _WORDS = re.compile(r"[\w./:\[\]-]*[\w/\]-]")
 """Words in a client's reason, which may be names of resources."""
 
 
 class TooManyNamesError(Exception):
-    """A client subscribes to more names than `MOST_NAMES`."""
+    """A client subscribes to more names than `Limits.names`."""
 
 
 class Due(NamedTuple):
@@ -38,9 +36,10 @@ class Subscription:
     resource.
     """
 
-    def __init__(self, kind: Kind) -> None:
-        """Begin without names."""
+    def __init__(self, kind: Kind, most_names: int) -> None:
+        """Begin without names. The client may subscribe to `most_names`."""
         self.kind = kind
+        self._most_names = most_names
         self.wildcard = False
         self.had_names = False
         self.names: set[str] = set()
@@ -73,8 +72,8 @@ class Subscription:
                 self._forget(name)
             self.dirty.add(name)
             self.unanswered.add(name)
-        if len(self.names) > MOST_NAMES:
-            raise TooManyNamesError(f"more than {MOST_NAMES} names")
+        if len(self.names) > self._most_names:
+            raise TooManyNamesError(f"more than {self._most_names} names")
 
     def become_wildcard(self, catalog: Catalog | None) -> None:
         """Subscribe to every listed resource."""

@@ -13,8 +13,6 @@ from pathlib import Path
 from discovery import split_host_port
 from discovery.toolkit import listen_error_reason, tcp_sockets_listening_at
 
-SUCCESSOR_SECONDS = 8.0
-"""Seconds that a predecessor listens on for a successor that does not: less than the time of a `teardown`."""
 _LOOK_SECONDS = 0.02
 """Seconds between two looks whether the successor listens, during which both processes run."""
 
@@ -62,12 +60,14 @@ def listeners_at(address: str) -> frozenset[str]:
         return frozenset()
 
 
-async def wait_for_successor(address: str, own: frozenset[str], given_up: asyncio.Event) -> None:
-    """Wait until another socket than those of `own` listens at `address`, a limited time, or until `given_up` is set.
+async def wait_for_successor(address: str, own: frozenset[str], given_up: asyncio.Event, limit: float) -> None:
+    """Wait until another socket than those of `own` listens at `address`, or until `given_up` is set.
+
+    Gives up after `limit` seconds.
 
     Nothing tells when another process listens. The kernel gives new connections to both processes then.
     """
-    deadline = time.monotonic() + SUCCESSOR_SECONDS
+    deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         # On a thread: the table of a machine with many connections takes long to read.
         if await asyncio.to_thread(listeners_at, address) - own:

@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, describe
 from discovery_xds.config import TlsConfig
+from discovery_xds.limits import Limits
 from discovery_xds.protocol.catalog import Catalog, Kind, changes_between
 from discovery_xds.protocol.messages import Responses
 from discovery_xds.protocol.stream import DeltaStream, SotwStream, Stream
@@ -55,9 +56,10 @@ class Connection:
 class AdsServer:
     """Serves the latest catalog to every stream. All methods are for the event loop."""
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
+    def __init__(self, log: FilteringBoundLogger, limits: Limits) -> None:
         """Begin without a catalog: no client is answered until the first `publish`."""
         self._log = log
+        self._limits = limits
         self._responses = Responses()
         self._server: grpc.aio.Server | None = None
         self.catalog: Catalog | None = None
@@ -112,7 +114,7 @@ class AdsServer:
 
     def _handler(self, kind: type[Stream], parse: Callable[[bytes], Any]) -> Any:
         async def serve(_: Any, context: Any) -> None:
-            await self._serve(Connection(kind(self._responses), str(context.peer())), context)
+            await self._serve(Connection(kind(self._responses, self._limits), str(context.peer())), context)
 
         return grpc.stream_stream_rpc_method_handler(serve, request_deserializer=parse)
 

@@ -11,7 +11,7 @@ from xds_driving import driving
 from xds_envoy import Envoy, envoy, web_origins
 
 from discovery.testing import backend, eventually, within
-from discovery_xds.protocol import stream
+from discovery_xds.limits import Limits
 
 pytestmark = pytest.mark.swap
 
@@ -151,10 +151,7 @@ async def test_tls_comes_and_goes_with_the_configuration_and_nothing_is_rejected
             assert (driven.figure("nacks"), (await driven.consumer.health()).state) == (0, "ok")
 
 
-async def test_a_certificate_that_is_not_there_hurts_its_bind_alone_until_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stream, "RETRY_SECONDS", 0.2)
+async def test_a_certificate_that_is_not_there_hurts_its_bind_alone_until_it_is(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with web_origins("a") as (a,), envoy(tmp_path) as proxy, envoy(tmp_path) as other:
         path = authority.file("late", "pem")
@@ -162,7 +159,7 @@ async def test_a_certificate_that_is_not_there_hurts_its_bind_alone_until_it_is(
             "web": {"bind": {"address": proxy.bind, "certificate": str(path)}},
             "api": {"service": "web", "bind": other.bind},
         }
-        async with driving(services=services) as driven:
+        async with driving(Limits(retry=0.2), services=services) as driven:
             await driven.apply(backend(port=a.port))
             await proxy.start(driven.address)
             await other.answers("a")

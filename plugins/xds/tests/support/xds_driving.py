@@ -15,6 +15,7 @@ from structlog.testing import LogCapture
 from discovery import Backend, Context, Snapshot, Update, diff
 from discovery.testing import free_port, snapshot
 from discovery_xds.consumer import XdsConsumer
+from discovery_xds.limits import LIMITS, Limits
 from discovery_xds.protocol.catalog import TYPE_URLS, Kind
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
@@ -23,14 +24,15 @@ METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
 class Driven:
     """The consumer with a directory and a log of its own."""
 
-    def __init__(self, directory: Path, **config: Any) -> None:
+    def __init__(self, directory: Path, limits: Limits = LIMITS, **config: Any) -> None:
         self.port = free_port()
         self.options = {"listen": f"127.0.0.1:{self.port}", **config}
         self.capture = LogCapture()
         log = structlog.wrap_logger(
             logging.getLogger("xds"), processors=[self.capture], wrapper_class=structlog.make_filtering_bound_logger(0)
         )
-        self.consumer = XdsConsumer(XdsConsumer.Config.model_validate(self.options), Context("edge", directory, log))
+        options, context = XdsConsumer.Config.model_validate(self.options), Context("edge", directory, log)
+        self.consumer = XdsConsumer(options, context, limits)
         self.snapshot: Snapshot | None = None
 
     @property
@@ -57,9 +59,9 @@ class Driven:
 
 
 @asynccontextmanager
-async def driving(**config: Any) -> AsyncIterator[Driven]:
+async def driving(limits: Limits = LIMITS, **config: Any) -> AsyncIterator[Driven]:
     with tempfile.TemporaryDirectory() as directory:
-        driven = Driven(Path(directory), **config)
+        driven = Driven(Path(directory), limits, **config)
         try:
             await driven.consumer.setup()
             yield driven
