@@ -1,19 +1,17 @@
 """The units of `deploy/systemd`, booted: started, restarted and killed under load, and what of it clients notice."""
 
-import subprocess
 from collections.abc import Iterator
 
 import pytest
-from booted import DEPLOY, Booted, unit_files
+from booted import DEPLOY, Booted, registry_url, unit_files
 from docker_fixtures import _engine, _etcd, _requirements, docker_engine, etcd, registry
 from docker_lab import DockerEngine
 from histories import RegistryHistory
-from requesting import Load, Requests, finish
+from requesting import Load, Requests
 
-from discovery.system.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync, require_program
 
-__all__ = ["_engine", "_etcd", "_requirements", "docker_engine", "etcd", "registry"]
+__all__ = ["_engine", "_etcd", "_requirements", "docker_engine", "etcd", "registry", "registry_url"]
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
 
@@ -35,17 +33,6 @@ listen.web = "0.0.0.0:82"
 
 def example(name: str) -> str:
     return (DEPLOY / "systemd/examples" / name).read_text()
-
-
-@pytest.fixture
-def registry_url(docker_engine: DockerEngine, registry: RegistryHistory, etcd: EmbeddedEtcd) -> Iterator[str]:
-    """Return the URL of the registry for machines, which reach etcd through a relay."""
-    port = free_port()
-    listen = f"TCP-LISTEN:{port},bind={docker_engine.gateway},fork,reuseaddr"
-    relay = subprocess.Popen([require_program("socat", wheel=False), listen, f"TCP:127.0.0.1:{etcd.port}"])
-    yield f"etcd://{docker_engine.gateway}:{port}{registry.prefix}"
-    relay.kill()
-    relay.wait()
 
 
 @pytest.fixture
@@ -92,7 +79,7 @@ def test_a_restart_of_any_unit_fails_no_request_and_ends_no_connection(
                 machine.systemctl("restart", unit)
                 assert machine.main_pid(unit) != before
                 load.goes_on()
-                finish(begun)
+                load.places[place].finish(begun)
             assert (unit, load.failures) == (unit, {})
     assert withdrawn(registry) == []
 

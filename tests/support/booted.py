@@ -4,22 +4,27 @@ Its programs are this machine's, from /usr. It is on the network of the engine, 
 """
 
 import io
+import subprocess
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
 from docker.models.containers import Container
 from docker_lab import DockerEngine
+from histories import RegistryHistory
 
-from discovery.testing import eventually_sync
+from discovery.system.embedded import EmbeddedEtcd
+from discovery.testing import eventually_sync, free_port, require_program
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-_IMAGE = "booted"
+IMAGE = "booted"
+"""An image whose programs are those of `program_places`, among them this tree's `discovery`."""
 _UNITS = "/etc/systemd/system"
 _TREE = "/opt/discovery/tree"
 _SITE = "/opt/discovery/site"
@@ -32,6 +37,8 @@ export PYTHONPATH={_PACKAGES}
 export PYTHONDONTWRITEBYTECODE=1
 exec "{Path(sys.executable).resolve()}" -m discovery "$@"
 """
+PROGRAM = "/opt/discovery/bin/discovery"
+"""The command, where the units of `deploy/systemd` have it."""
 _BASE = {
     "etc/passwd": "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\ndocker:x:999:\nsystemd-journal:x:998:\n",
@@ -40,10 +47,21 @@ _BASE = {
     "etc/machine-id": "0123456789abcdef0123456789abcdef\n",  # else the first boot enables every unit
     "etc/hosts": "127.0.0.1 localhost\n",
     "etc/os-release": "ID=debian\n",
-    "opt/discovery/bin/discovery": _COMMAND,
+    PROGRAM: _COMMAND,
     f"{_UNITS}/lab.target": "[Unit]\nRequires=basic.target\nAfter=basic.target\nAllowIsolate=yes\n",
     f"{_UNITS}/docker.service": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
 }
+
+
+@pytest.fixture
+def registry_url(docker_engine: DockerEngine, registry: RegistryHistory, etcd: EmbeddedEtcd) -> Iterator[str]:
+    """Return the URL of the registry for machines and containers, which reach etcd through a relay."""
+    port = free_port()
+    listen = f"TCP-LISTEN:{port},bind={docker_engine.gateway},fork,reuseaddr"
+    relay = subprocess.Popen([require_program("socat", wheel=False), listen, f"TCP:127.0.0.1:{etcd.port}"])
+    yield f"etcd://{docker_engine.gateway}:{port}{registry.prefix}"
+    relay.kill()
+    relay.wait()
 
 
 class Booted:
@@ -110,16 +128,12 @@ class Booted:
     def __enter__(self) -> Self:
         """Boot."""
         client = self._engine.client
-        links = {name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")}
-        client.api.import_image_from_data(_archive(_PLACES, _BASE, links), repository=_IMAGE)
-        python = Path(sys.executable).resolve()
-        places = {"/usr": "/usr", str(ROOT): _TREE, sysconfig.get_paths()["purelib"]: _SITE, **self._volumes}
-        if not python.is_relative_to("/usr"):
-            places[sys.base_prefix] = sys.base_prefix
+        import_image(self._engine)
+        places = {**program_places(), **self._volumes}
         volumes: dict[str, Any] = {here: {"bind": there, "mode": "ro"} for here, there in places.items()}
         volumes["/sys/fs/cgroup"] = {"bind": "/sys/fs/cgroup", "mode": "rw"}
         self._container = client.containers.create(
-            _IMAGE,
+            IMAGE,
             command=["/lib/systemd/systemd", "--unit=lab.target", "--show-status=false"],
             network_mode="host",
             cgroupns="host",
@@ -140,12 +154,25 @@ class Booted:
     ) -> None:
         """Remove the machine."""
         if self._container is not None:
-            if kind is not None:
-                print(self.log())  # pytest shows it with the failure
+            print(self.log())  # which pytest shows if the test has failed
             self._container.remove(force=True, v=True)
 
     def _is_booted(self) -> bool:
         return self.is_active("lab.target")
+
+
+def import_image(engine: DockerEngine) -> None:
+    """Give an engine the image `IMAGE`."""
+    links = {name: f"usr/{name}" for name in ("bin", "sbin", "lib", "lib64")}
+    engine.client.api.import_image_from_data(_archive(_PLACES, _BASE, links), repository=IMAGE)
+
+
+def program_places() -> dict[str, str]:
+    """Return the places of this machine whose programs the containers of `IMAGE` use, with the paths there."""
+    places = {"/usr": "/usr", str(ROOT): _TREE, sysconfig.get_paths()["purelib"]: _SITE}
+    if not Path(sys.executable).resolve().is_relative_to("/usr"):
+        places[sys.base_prefix] = sys.base_prefix
+    return places
 
 
 def unit_files() -> dict[str, str]:

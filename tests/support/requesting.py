@@ -15,8 +15,9 @@ _PAUSE = 0.01
 class Requests:
     """Clients of one address, and what became of their requests."""
 
-    def __init__(self, address: tuple[str, int], host: str) -> None:
-        """Store the address to connect to, and the host name to ask for."""
+    def __init__(self, address: tuple[str, int], host: str, page: str = "hello\n") -> None:
+        """Store the address to connect to, the host name to ask for, and the page that is to be served."""
+        self._page = page.encode()
         self.served = 0
         self.failed: list[str] = []
         self._address = address
@@ -26,7 +27,7 @@ class Requests:
         """Ask once. Raises OSError unless the whole page is served."""
         with socket.create_connection(self._address, timeout=within(_ANSWER_SECONDS)) as client:
             client.sendall(self._request)
-            read_page(client)
+            self._read(client)
 
     def serves(self) -> bool:
         """Ask once; return True. Raises OSError unless the whole page is served."""
@@ -48,20 +49,17 @@ class Requests:
         client.sendall(self._request.removesuffix(b"\r\n"))
         return client
 
+    def finish(self, client: socket.socket) -> None:
+        """End the request that `begin` has begun. Raises OSError unless the whole page is served."""
+        client.sendall(b"\r\n")
+        self._read(client)
 
-def finish(client: socket.socket) -> None:
-    """End the request that `begin` has begun. Raises OSError unless the whole page is served."""
-    client.sendall(b"\r\n")
-    read_page(client)
-
-
-def read_page(client: socket.socket) -> None:
-    """Read an answer to its end. Raises OSError unless it is a page."""
-    answer = bytearray()
-    while part := client.recv(65536):
-        answer += part
-    if b" 200 " not in answer[:20] or not answer.endswith(b"hello\n"):
-        raise ConnectionError(f"{bytes(answer[:60])!r} was answered")
+    def _read(self, client: socket.socket) -> None:
+        answer = bytearray()
+        while part := client.recv(65536):
+            answer += part
+        if b" 200 " not in answer[:20] or not answer.endswith(self._page):
+            raise ConnectionError(f"{bytes(answer[:60])!r} was answered")
 
 
 class Load:

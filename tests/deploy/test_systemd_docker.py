@@ -1,0 +1,82 @@
+"""The units of `deploy/systemd-docker`, booted: the tutorial's six containers, whose companions come back.
+
+The images are made of this tree by bind mounts, with the entry points of `deploy/images`.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from booted import DEPLOY, IMAGE, PROGRAM, Booted, import_image, program_places, registry_url
+from docker_fixtures import _engine, _etcd, _requirements, docker_engine, etcd, registry
+from docker_lab import DockerEngine
+from requesting import Requests
+
+from discovery.testing import eventually_sync
+
+__all__ = ["_engine", "_etcd", "_requirements", "docker_engine", "etcd", "registry", "registry_url"]
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+
+COMMANDS = {"simple-amb": "forward", "docker-register": "register-container", "dynamic-etcd-amb": "ambassador"}
+COMPANIONS = ("apache-register", "backend-amb", "haproxy")
+HAPROXY = DEPLOY / "systemd-docker/examples/haproxy.cfg"
+UNITS = sorted((DEPLOY / "systemd-docker").glob("*.service"))
+
+
+def build_images(engine: DockerEngine) -> None:
+    import_image(engine)
+    for name, command in COMMANDS.items():
+        lines = [f"FROM {IMAGE}", "EXPOSE 10000" * (name == "simple-amb"), f'ENTRYPOINT ["/{PROGRAM}", "{command}"]']
+        engine.client.images.build(fileobj=io.BytesIO("\n".join(lines).encode()), tag=name, rm=True)
+    engine.client.images.get(IMAGE).tag("haproxy")
+    engine.client.images.get("busybox").tag("apache")
+
+
+def as_run_here(unit: str, engine: DockerEngine) -> str:
+    """Return a unit whose container has the programs that its image lacks, and files where the engine sees them."""
+    volumes = "".join(f" --volume {here}:{there}:ro" for here, there in program_places().items())
+    unit = re.sub(r"^(ExecStart=/usr/bin/docker run)(?!.* apache$)", rf"\1{volumes}", unit, flags=re.MULTILINE)
+    unit = unit.replace("--volume /run/docker.sock:", f"--volume {engine.socket}:")
+    return unit.replace("--volume /etc/haproxy/haproxy.cfg:", f"--volume {HAPROXY}:")
+
+
+@pytest.fixture
+def machine(docker_engine: DockerEngine, registry_url: str) -> Iterator[Booted]:
+    """Boot a machine with the units of both machines; the engine is its own."""
+    build_images(docker_engine)
+    etcd = registry_url.removeprefix("etcd://").partition("/")[0]
+    files = {f"/etc/systemd/system/{path.name}": as_run_here(path.read_text(), docker_engine) for path in UNITS} | {
+        "/etc/environment": f"COREOS_PRIVATE_IPV4={docker_engine.address}\nETCD={etcd}\n",
+    }
+    with Booted(docker_engine, files, {str(docker_engine.socket): "/run/docker.sock"}) as booted:
+        yield booted
+
+
+@pytest.mark.parametrize(
+    ("unit", "companion"),
+    [
+        ("etcd-amb", "backend-amb"),
+        pytest.param("apache", "apache-register", marks=pytest.mark.exhaustive),
+        pytest.param("backend-amb", "haproxy", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_companions_come_back_with_their_main_unit(
+    machine: Booted, docker_engine: DockerEngine, unit: str, companion: str
+) -> None:
+    requests = Requests((machine.address, 80), "web", "hello from busybox\n")
+
+    def served(after: str) -> None:
+        eventually_sync(requests.serves, f"the page after {after}", timeout=60)
+        assert all(map(machine.is_active, ("etcd-amb", "apache", *COMPANIONS)))
+
+    machine.systemctl("start", "etcd-amb", "apache", "backend-amb")  # which start their companions
+    served("the start")
+    anew = partial(machine.runs_anew, companion, machine.main_pid(companion))
+    docker_engine.client.api.kill(unit, "SIGKILL")
+    eventually_sync(anew, f"{companion} to be started again", timeout=60)
+    served("a crash")
+    machine.systemctl("stop", unit)
+    assert not machine.is_active(companion)
