@@ -4,14 +4,26 @@ The images are made of this tree by bind mounts, with the entry points of `deplo
 """
 
 import io
+import os
 import re
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
-from booted import DEPLOY, IMAGE, PROGRAM, Booted, import_image, program_places, registry_url
+from booted import (
+    DEPLOY,
+    DOCKER_GROUP,
+    IMAGE,
+    PROGRAM,
+    Booted,
+    import_image,
+    program_places,
+    registry_url,
+    unit_files,
+)
 from docker_fixtures import _engine, _etcd, _requirements, docker_engine, etcd, registry
 from docker_lab import DockerEngine
+from histories import RegistryHistory
 from requesting import Requests
 
 from discovery.testing import eventually_sync
@@ -80,3 +92,35 @@ def test_companions_come_back_with_their_main_unit(
     served("a crash")
     machine.systemctl("stop", unit)
     assert not machine.is_active(companion)
+
+
+@pytest.fixture
+def registrar(docker_engine: DockerEngine, registry_url: str) -> Iterator[Booted]:
+    """Boot a machine with the registrar of containers of `deploy/systemd`; its group docker has the engine."""
+    os.chown(docker_engine.socket, 0, DOCKER_GROUP)
+    docker_engine.socket.chmod(0o660)
+    files = unit_files() | {
+        "/etc/discovery/environment": f"DISCOVERY_REGISTRY={registry_url}\n",
+        "/etc/discovery/register-container/web.env": (
+            "CONTAINER=web-1\nPORT=80\nSERVICE=web\nLABELS=version=2 zone=a\nOPTIONS=--ttl 60s\n"
+        ),
+    }
+    with Booted(docker_engine, files, {str(docker_engine.socket): "/run/docker.sock"}) as booted:
+        yield booted
+
+
+def test_a_container_stays_registered_over_a_restart_and_is_withdrawn_by_a_stop(
+    registrar: Booted, docker_engine: DockerEngine, registry: RegistryHistory
+) -> None:
+    unit = "discovery-register-container@web"
+    docker_engine.run("web-1", "busybox")
+    registrar.systemctl("start", unit)
+    first = registry.wait(lambda change: change.key == "web/web-1", timeout=60)
+    assert first.value is not None
+    assert (first.value["host"], first.value["port"]) == (docker_engine.address, docker_engine.port("web-1"))
+    assert (first.value["version"], first.value["zone"]) == (2, "a")
+    registrar.systemctl("restart", unit)
+    registry.wait(lambda change: change.key == "web/web-1", after=1, timeout=60)  # under a lease of its own
+    registrar.systemctl("stop", unit)
+    last = registry.wait(lambda change: change.value is None)
+    assert last is registry.changes[-1]

@@ -37,11 +37,12 @@ export PYTHONPATH={_PACKAGES}
 export PYTHONDONTWRITEBYTECODE=1
 exec "{Path(sys.executable).resolve()}" -m discovery "$@"
 """
+DOCKER_GROUP = 999
 PROGRAM = "/opt/discovery/bin/discovery"
 """The command, where the units of `deploy/systemd` have it."""
 _BASE = {
     "etc/passwd": "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
-    "etc/group": "root:x:0:\nnogroup:x:65534:\ndocker:x:999:\nsystemd-journal:x:998:\n",
+    "etc/group": f"root:x:0:\nnogroup:x:65534:\ndocker:x:{DOCKER_GROUP}:\nsystemd-journal:x:998:\n",
     "etc/shadow": "root:*:1::::::\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     "etc/machine-id": "0123456789abcdef0123456789abcdef\n",  # else the first boot enables every unit
@@ -117,7 +118,7 @@ class Booted:
         """Return the journal, of all units or of some."""
         assert self._container is not None
         chosen = [argument for unit in units for argument in ("-u", unit)]
-        done = self._container.exec_run(["journalctl", "--no-pager", "-o", "cat", *chosen])
+        done = self._container.exec_run(["journalctl", "--no-pager", "-o", "short-precise", *chosen])
         return str(done.output.decode(errors="replace"))
 
     def put(self, files: Mapping[str, str]) -> None:
