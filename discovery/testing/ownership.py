@@ -1,10 +1,12 @@
 """The part of the contract of registries that concerns the owner of a record, and the ways to another owner."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from discovery.codec import Record, decode, encode
 from discovery.errors import CannotBeAskedError, OwnedByAnotherError
-from discovery.registry import HandsOver, Registry, TellsWhenFree
+from discovery.registry import HandsOver, Lease, Registry, TellsWhenFree
 from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.testing.builders import backend
 from discovery.testing.clauses import clause, equal, expect, raising
@@ -13,6 +15,10 @@ from discovery.testing.place import KEY, PLAIN, RegistryPlace
 
 _RACES = 4
 """Keys that two owners put at the same time, one after the other."""
+
+
+class HandingLease(Lease, HandsOver, Protocol):
+    """A lease that hands records over."""
 
 
 class OwnershipContract(RegistryPlace):
@@ -112,64 +118,58 @@ class OwnershipContract(RegistryPlace):
     def test_a_record_is_handed_over_to_an_owner_that_asks_and_exists_throughout(self) -> None:
         """An operator moves a key without a gap. A lease that is not `HandsOver` passes: keys are moved by force."""
 
-        async def check(registry: Registry) -> None:
-            async with self._lease(registry, "first") as first, self._lease(self._another(), "second") as second:
-                if not isinstance(first, HandsOver) or not isinstance(second, HandsOver):
-                    return
-                async with following(registry) as follower:
+        async def check(registry: Registry, first: HandingLease, second: HandingLease) -> None:
+            async with following(registry) as follower:
+                await self._call("put", first.put(backend()))
+                await self._call("put", first.put(backend(id="kept")))
+                await follower.lists(KEY, "web/kept")
+                asked = asyncio.ensure_future(second.take_over(backend(weight=9)))
+                early = (await asyncio.wait({asked}, timeout=0.3))[0]
+                expect(not early, "take_over to wait until the owner agrees", early)
+                handed = await self._call("handed_over", first.handed_over())
+                equal(handed, (KEY, "second"))
+                await self._call("take_over", asked)
+                await follower.sees(KEY, encode(backend(weight=9), "second", second.ttl))
+                # Both go on, and neither counts the move as a loss.
+                await self._call("put", first.put(backend(id="kept", weight=2)))
+                await follower.sees("web/kept", encode(backend(id="kept", weight=2), "first", first.ttl))
+                await self._call("delete", first.delete(backend()))
+                with raising(OwnedByAnotherError, "second"):
                     await self._call("put", first.put(backend()))
-                    await self._call("put", first.put(backend(id="kept")))
-                    await follower.lists(KEY, "web/kept")
-                    asked = asyncio.ensure_future(second.take_over(backend(weight=9)))
-                    early = (await asyncio.wait({asked}, timeout=0.3))[0]
-                    expect(not early, "take_over to wait until the owner agrees", early)
-                    handed = await self._call("handed_over", first.handed_over())
-                    equal(handed, (KEY, "second"))
-                    await self._call("take_over", asked)
-                    await follower.sees(KEY, encode(backend(weight=9), "second", second.ttl))
-                    # Both go on, and neither counts the move as a loss.
-                    await self._call("put", first.put(backend(id="kept", weight=2)))
-                    await follower.sees("web/kept", encode(backend(id="kept", weight=2), "first", first.ttl))
-                    await self._call("delete", first.delete(backend()))
-                    with raising(OwnedByAnotherError, "second"):
-                        await self._call("put", first.put(backend()))
-                    losing = {asyncio.ensure_future(lease.lost()) for lease in (first, second)}
-                    lost = (await asyncio.wait(losing, timeout=self.ttl * 0.75))[0]  # each renews once at least
-                    await cancel_and_wait(*losing)
-                    expect(not lost, "no lease to be lost", lost)
-                    equal([delta.deletes for delta in follower.deltas if delta.deletes], [])
-                    equal({key for delta in follower.deltas for key in delta.puts}, {KEY, "web/kept"})
-                    await self._call("close", first.close())
-                    await follower.lists(KEY)
+                losing = {asyncio.ensure_future(lease.lost()) for lease in (first, second)}
+                lost = (await asyncio.wait(losing, timeout=self.ttl * 0.75))[0]  # each renews once at least
+                await cancel_and_wait(*losing)
+                expect(not lost, "no lease to be lost", lost)
+                equal([delta.deletes for delta in follower.deltas if delta.deletes], [])
+                equal({key for delta in follower.deltas for key in delta.puts}, {KEY, "web/kept"})
+                await self._call("close", first.close())
+                await follower.lists(KEY)
 
-        self._run(check)
+        self._run_if_keys_are_handed_over(check)
 
     @clause
     def test_a_request_for_a_record_is_withdrawn_by_its_end_and_a_free_key_is_taken_at_once(self) -> None:
         """An operator who gives up must not get the key later; and the owner may be gone before it answers."""
 
-        async def check(registry: Registry) -> None:
-            async with self._lease(registry, "first") as first, self._lease(self._another(), "second") as second:
-                if not isinstance(first, HandsOver) or not isinstance(second, HandsOver):
-                    return
-                await self._call("put", first.put(backend()))
-                asked = asyncio.ensure_future(second.take_over(backend(weight=9)))
-                await asyncio.wait({asked}, timeout=0.3)
-                await cancel_and_wait(asked)
-                handing = asyncio.ensure_future(first.handed_over())
-                early = (await asyncio.wait({handing}, timeout=0.5))[0]
-                expect(not early, "nothing to be handed over after the request was withdrawn", early)
-                await cancel_and_wait(handing)
-                asked = asyncio.ensure_future(second.take_over(backend(weight=9)))
-                await asyncio.wait({asked}, timeout=0.3)
-                await self._call("delete", first.delete(backend()))
-                await self._call("take_over", asked)
-                equal((await contents(registry))[KEY], encode(backend(weight=9), "second", second.ttl))
-                await self.write("web/hand", PLAIN)
-                with raising(CannotBeAskedError):
-                    await self._call("take_over", second.take_over(backend(id="hand")))
+        async def check(registry: Registry, first: HandingLease, second: HandingLease) -> None:
+            await self._call("put", first.put(backend()))
+            asked = asyncio.ensure_future(second.take_over(backend(weight=9)))
+            await asyncio.wait({asked}, timeout=0.3)
+            await cancel_and_wait(asked)
+            handing = asyncio.ensure_future(first.handed_over())
+            early = (await asyncio.wait({handing}, timeout=0.5))[0]
+            expect(not early, "nothing to be handed over after the request was withdrawn", early)
+            await cancel_and_wait(handing)
+            asked = asyncio.ensure_future(second.take_over(backend(weight=9)))
+            await asyncio.wait({asked}, timeout=0.3)
+            await self._call("delete", first.delete(backend()))
+            await self._call("take_over", asked)
+            equal((await contents(registry))[KEY], encode(backend(weight=9), "second", second.ttl))
+            await self.write("web/hand", PLAIN)
+            with raising(CannotBeAskedError):
+                await self._call("take_over", second.take_over(backend(id="hand")))
 
-        self._run(check)
+        self._run_if_keys_are_handed_over(check)
 
     @clause
     def test_an_owner_takes_its_own_record_over_with_a_new_lease(self) -> None:
@@ -185,3 +185,15 @@ class OwnershipContract(RegistryPlace):
             equal(await contents(registry), {})
 
         self._run(check)
+
+    def _run_if_keys_are_handed_over(
+        self, check: Callable[[Registry, HandingLease, HandingLease], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Run `check` with leases of the owners "first" and "second", on connections of their own."""
+
+        async def run(registry: Registry) -> None:
+            async with self._lease(registry, "first") as first, self._lease(self._another(), "second") as second:
+                if isinstance(first, HandsOver) and isinstance(second, HandsOver):
+                    await check(registry, first, second)
+
+        self._run(run)

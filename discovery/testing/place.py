@@ -92,8 +92,8 @@ class RegistryPlace:
             return await call
 
     @asynccontextmanager
-    async def _lease(self, registry: Registry, owner: str = "host-1") -> AsyncIterator[Lease]:
-        lease = await self._call("open_lease", registry.open_lease(owner, self.ttl))
+    async def _lease(self, registry: Registry, owner: str = "host-1", ttl: float | None = None) -> AsyncIterator[Lease]:
+        lease = await self._call("open_lease", registry.open_lease(owner, ttl or self.ttl))
         try:
             yield lease
         finally:
