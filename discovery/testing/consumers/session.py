@@ -22,7 +22,7 @@ P = ParamSpec("P")
 
 SLOW = 0.15
 """Seconds of an apply from which on states are left out, so that the contract takes less than 20 s."""
-VERY_SLOW = 0.6
+VERY_SLOW = 0.4
 """Seconds of an apply from which on nothing is applied a third time."""
 _LEAK_SECONDS = 3.0
 """Seconds for what a teardown has ended to be gone."""
