@@ -20,6 +20,7 @@ from discovery_docker.config import MachineOptions
 from discovery_docker.container import Binding, Container
 from discovery_docker.conventions import quoted
 from discovery_docker.machine import Machine
+from discovery_docker.mesh import ADVICE, is_behind_mesh, usable_networks
 from discovery_docker.rules import Rules
 
 HostPort = tuple[str, int]
@@ -80,7 +81,7 @@ def _default_address(container: Container, port: int, rules: Rules, machine: Mac
         return _published(port, (Binding("", port),), "the container is on the host's network", options, machine)
     if bindings := container.ports.get((port, "tcp")):
         return _published(port, bindings, f"port {port} is published on all addresses", options, machine)
-    for name in sorted(container.networks):
+    for name in sorted(usable_networks(container)):
         if matches_any(name, options.networks):
             return (_own_address(container, name), port), f"the network {quoted(name)} among 'networks'"
     raise ValueError(not_published(container, rules, port))
@@ -88,6 +89,8 @@ def _default_address(container: Container, port: int, rules: Rules, machine: Mac
 
 def not_published(container: Container, rules: Rules, *ports: int) -> str:
     """Return the message that the container publishes none of `ports`, with its published ports and a remedy."""
+    if is_behind_mesh(container):
+        return ADVICE
     published = ", ".join(f"{number}/{protocol}" for number, protocol in sorted(container.ports)[:_MOST_LISTED])
     if not ports:
         required, option = "a TCP port", "-p PORT"
@@ -149,7 +152,7 @@ def _internal_address(container: Container, rules: Rules) -> str:
     """Return the container's address on the default bridge, or else on the only network where it has an address."""
     found = {
         name: address
-        for name, addresses in sorted(container.networks.items())
+        for name, addresses in sorted(usable_networks(container).items())
         if (address := next((each for each in addresses if each is not None and announceable(each)), None))
     }
     if len(found) == 1 or _BRIDGE in found:
@@ -159,6 +162,8 @@ def _internal_address(container: Container, rules: Rules) -> str:
         raise ValueError(f"the container has an address on each of the networks {names}: set {rules.key('network')}")
     if container.shares_network:
         raise ValueError("the container uses another container's network, and has no address of its own")
+    if is_behind_mesh(container):
+        raise ValueError(ADVICE)
     raise ValueError("the container has no address on a Docker network")
 
 

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -157,9 +157,7 @@ def explain(url: str, error: BaseException) -> EngineError:
 
 
 class Events:
-    """The engine's events about containers, each passed to `handle` on the event loop.
-
-    Only events with one of the `actions` are passed.
+    """The engine's events that pass the `filters`, each passed to `handle` on the event loop.
     The future `opened` is done once the engine sends events, first those since `since` (engine's clock, seconds since
     the epoch). The future `ended` is done after the last event; its exception is the reason.
     """
@@ -168,12 +166,12 @@ class Events:
         self,
         client: docker.APIClient,
         since: int,
-        actions: Iterable[str],
+        filters: Mapping[str, list[str]],
         handle: Callable[[Mapping[str, Any]], None],
     ) -> None:
         """Start the thread that reads the stream."""
         self._client = client
-        self._filters = {"type": ["container", "network"], "event": list(actions)}
+        self._filters = filters
         self._since = since
         self._handle = handle
         self._loop = asyncio.get_running_loop()

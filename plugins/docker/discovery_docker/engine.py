@@ -22,6 +22,7 @@ from discovery_docker.dockerapi import Events, call, connect, explain, identity
 from discovery_docker.patience import PATIENCE, Patience
 from discovery_docker.podman import Podman
 from discovery_docker.sockets import EngineError, find_engine
+from discovery_docker.swarm import Services
 from discovery_docker.table import REPLAY_WINDOW, ContainerTable, EngineState
 
 __all__ = ["Engine", "EngineError", "EngineState"]
@@ -168,8 +169,9 @@ class _Session:
         if self._identify:
             self._table.info = await call(self._patience.answer, identity, self._client)
         self._podman = Podman(self._client) if is_podman else None
-        actions = events.actions(is_podman=is_podman)
-        stream = Events(self._client, self._engine_time - REPLAY_WINDOW, actions, self._handle_event)
+        self._services = Services(self._table.service_labels, self._client)
+        filters = events.filters(is_podman=is_podman)
+        stream = Events(self._client, self._engine_time - REPLAY_WINDOW, filters, self._handle_event)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._await_end(stream))
@@ -209,12 +211,24 @@ class _Session:
 
     async def _list_and_inspect(self) -> None:
         """Inspect all listed containers, and all containers of the table: one may have started after the listing."""
+        self._services.expire(self._table.services)
         sequence = self._table.next_sequence()
         listed = await call(self._patience.answer, self._client.containers)
         async with asyncio.TaskGroup() as tasks:
             for id_ in {str(entry["Id"]) for entry in listed} | self._table.ids:
                 tasks.create_task(self._inspect_listed(id_))
         self._table.finish_listing(sequence, self._loop.time())
+        self._tell_refusal()
+
+    def _tell_refusal(self) -> None:
+        if self._services.refusal is not None and not self._table.refusal_told:
+            self._table.refusal_told = True
+            self._log.warning(
+                "the labels of Swarm's services are not read, only those of their containers: follow a manager, or give"
+                " labels by --container-label",
+                url=self._url,
+                reason=self._services.refusal,
+            )
 
     async def _inspect_listed(self, id_: str) -> None:
         async with self._listing_slots:
@@ -229,7 +243,9 @@ class _Session:
     async def _inspect(self, id_: str) -> None:
         sequence = self._table.next_sequence()
         try:
-            container = await call(self._patience.answer, _inspect_container, self._client, self._podman, id_)
+            container = await call(
+                self._patience.answer, _inspect_container, self._client, self._podman, self._services, id_
+            )
         except (APIError, TimeoutError) as error:
             reason = str(explain(self._url, error))
             if isinstance(error, APIError) and error.is_client_error():
@@ -252,6 +268,10 @@ class _Session:
             # A replayed or late signal was sent at the engine's timestamp, but never in the future.
             since = min(notice.at / 10**9 + self._clock_offset, self._last_event)
             self._table.add_signal(notice.id, notice.signal, notice.at, since)
+        elif notice.kind == "service":
+            self._services.changed(notice.id)
+            for task in self._table.tasks(notice.id):
+                self._enqueue(task)
         elif notice.at >= self._engine_time * 10**9:  # what is replayed, the listing has
             if notice.kind == "probed":
                 if self._table.has_health(notice.id):
@@ -268,13 +288,17 @@ class _Session:
             self._queue.put_nowait(id_)
 
 
-def _inspect_container(client: docker.APIClient, podman: Podman | None, id_: str) -> Container | None:
+def _inspect_container(
+    client: docker.APIClient, podman: Podman | None, services: Services, id_: str
+) -> Container | None:
     try:
         container = parse(client.inspect_container(id_))
     except NotFound:
         return None
     if podman is not None and container.running:
         container = podman.complete(container)
+    if container.running:
+        container = services.complete(container)
     if not container.is_image_named_by_id:
         return container
     # An engine may refuse to tell, as one behind a proxy of its API does: the image then has no names.

@@ -13,6 +13,7 @@ from discovery_docker.container import signal_number
 _DOCKER = (
     *("start", "die", "stop", "restart", "kill", "destroy", "pause", "unpause", "rename", "health_status"),
     *("connect", "disconnect"),
+    "update",
 )
 _PODMAN = (*_DOCKER, "died", "remove", "cleanup", "exec_died")
 _ENDS = frozenset({"die", "died"})
@@ -22,18 +23,24 @@ class Notice(NamedTuple):
     """An event about a container.
 
     `ended`: the container has ended. `signalled`: it was sent the `signal`. `probed`: a program has ended in it,
-    perhaps its health check. `changed`: anything else. `at` is on the engine's clock, in nanoseconds since the epoch.
+    perhaps its health check. `service`: the service of this id in Swarm has changed. `changed`: anything else. `at` is
+    on the engine's clock, in nanoseconds since the epoch.
     """
 
     id: str
-    kind: Literal["changed", "ended", "signalled", "probed"]
+    kind: Literal["changed", "ended", "signalled", "probed", "service"]
     at: int
     signal: int = 0
 
 
-def actions(*, is_podman: bool) -> tuple[str, ...]:
-    """Return the actions to ask the engine for. Docker is not asked for the end of every program in a container."""
-    return _PODMAN if is_podman else _DOCKER
+def filters(*, is_podman: bool) -> dict[str, list[str]]:
+    """Return the filters of the events to ask the engine for.
+
+    Docker is not asked for the end of every program in a container, and Podman has no services.
+    """
+    if is_podman:
+        return {"type": ["container", "network"], "event": list(_PODMAN)}
+    return {"type": ["container", "network", "service"], "event": list(_DOCKER)}
 
 
 def read(event: Mapping[str, Any]) -> Notice | None:
@@ -46,6 +53,8 @@ def read(event: Mapping[str, Any]) -> Notice | None:
     at = _int_or_zero(event.get("timeNano")) or _int_or_zero(event.get("time")) * 10**9
     if not id_:
         return None
+    if event.get("Type") == "service":
+        return Notice(id_, "service", at)
     if action in _ENDS:
         return Notice(id_, "ended", at)
     if action == "exec_died":

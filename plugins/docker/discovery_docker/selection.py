@@ -7,6 +7,7 @@ from discovery_docker.announce import is_reached_directly, matches_any, not_publ
 from discovery_docker.config import ContainerOptions
 from discovery_docker.container import Container, Port
 from discovery_docker.conventions import ServiceVariables, quoted
+from discovery_docker.mesh import ADVICE, is_behind_mesh, usable_networks
 from discovery_docker.rules import Rules
 
 _SHORTEST_ID = 12
@@ -70,7 +71,7 @@ def _without_ports(container: Container, rules: Rules) -> str | None:
     direct = is_reached_directly(container, variables.network, rules)
     if variables.requests_name or _reachable_ports(container, direct, variables.named_ports, rules):
         return None
-    return "the container publishes no TCP port"
+    return ADVICE if is_behind_mesh(container) else "the container publishes no TCP port"
 
 
 def absent_names(containers: Iterable[Container], options: ContainerOptions) -> Iterator[str]:
@@ -106,7 +107,7 @@ def ports_of(container: Container, rules: Rules, network: str | None = None) -> 
 def _reachable_ports(container: Container, direct: bool, named: frozenset[int], rules: Rules) -> frozenset[int]:
     """Return the published ports; where none need be published, also the ports that the image or a label declares."""
     ports = _tcp(container.ports)
-    if direct or (not ports and any(matches_any(name, rules.options.networks) for name in container.networks)):
+    if direct or (not ports and any(matches_any(name, rules.options.networks) for name in usable_networks(container))):
         ports |= _tcp(container.exposed) | named
     return ports
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from discovery_docker.container import Container
 from discovery_docker.dockerapi import UNKNOWN, EngineInfo
 from discovery_docker.patience import Patience
+from discovery_docker.swarm import SERVICE
 
 REPLAY_WINDOW = 60
 """Seconds of past events that a session reads first: they tell which containers were being stopped already."""
@@ -43,6 +44,8 @@ class ContainerTable:
         self.changed = asyncio.Event()
         self.complete = False
         self.info = UNKNOWN
+        self.service_labels: dict[str, Mapping[str, str]] = {}
+        self.refusal_told = False
         self._match = match
         self._matched: dict[str, Container] = {}
         self._unmatched: dict[str, Container] = {}
@@ -54,6 +57,17 @@ class ContainerTable:
     def ids(self) -> frozenset[str]:
         """The ids of the containers that were running."""
         return frozenset((*self._matched, *self._unmatched))
+
+    @property
+    def services(self) -> frozenset[str]:
+        """The ids of the services in Swarm that the containers are tasks of."""
+        groups = (self._matched, self._unmatched)
+        return frozenset(id_ for group in groups for each in group.values() if (id_ := each.labels.get(SERVICE)))
+
+    def tasks(self, service: str) -> list[str]:
+        """Return the ids of the containers of a service in Swarm."""
+        groups = (self._matched, self._unmatched)
+        return [id_ for group in groups for id_, each in group.items() if each.labels.get(SERVICE) == service]
 
     def has_health(self, id_: str) -> bool:
         """Return True if the container has a health check, as far as is known."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from discovery_docker.events import Notice, actions, read
+from discovery_docker.events import Notice, filters, read
 
 ID = "44b966f3d68c6eb98398507e4e5e7907469a7e05a6ae79bcf3d9b4b90d6dfbef"
 NETWORK = "9d1c8f2f5a3e"
@@ -58,8 +58,15 @@ def test_the_container_of_a_network_is_the_actor_in_podman() -> None:
 
 def test_a_program_that_ends_in_a_container_may_be_podmans_health_check() -> None:
     assert read(event("exec_died")) == Notice(ID, "probed", AT)
-    assert "exec_died" in actions(is_podman=True)
-    assert "exec_died" not in actions(is_podman=False)
+    assert "exec_died" in filters(is_podman=True)["event"]
+    assert "exec_died" not in filters(is_podman=False)["event"]
+
+
+def test_a_service_of_swarm_has_changed() -> None:
+    assert read(event("update", "service", "hg3dy4fmr29v13eef1649ra8x")) == Notice(
+        "hg3dy4fmr29v13eef1649ra8x", "service", AT
+    )
+    assert read(event("update")) == Notice(ID, "changed", AT)  # `docker update` of a container
 
 
 @pytest.mark.parametrize("malformed", [{}, {"Actor": None}, {"Actor": {"ID": None, "Attributes": None}}])
