@@ -14,8 +14,9 @@ from structlog.typing import FilteringBoundLogger
 from discovery import describe
 from discovery.toolkit import ProcessHandle, peer_credentials, with_short_path
 from discovery_tcpproxy.channel import CommandRefusedError, WorkerError, WorkerGoneError
+from discovery_tcpproxy.timing import TIMING, Timing
 from discovery_tcpproxy.worker.build import build
-from discovery_tcpproxy.worker_process import ANSWER_TIMEOUT, WorkerProcess
+from discovery_tcpproxy.worker_process import WorkerProcess
 
 _DETECTION_TIMEOUT = 2.0
 """Seconds within which a worker detects the end of its daemon; a worker that refuses for longer has another daemon."""
@@ -38,7 +39,7 @@ class AdoptedWorker:
 async def adopt(
     run_dir: Path,
     log: FilteringBoundLogger,
-    timeout: float = ANSWER_TIMEOUT,
+    timing: Timing = TIMING,
     on_killed: Callable[[int], None] = lambda _: None,
     on_refused: Callable[[int], None] = lambda _: None,
     stderr: int | None = 2,
@@ -48,12 +49,12 @@ async def adopt(
     A worker that hangs is killed, and `on_killed` is called with its process id. A worker that has a daemon stays as it
     is, and `on_refused` is called with its process id. A worker of another build
     (`is_other_build`) obeys no command but to stop. Workers will log to the descriptor `stderr` if the caller dies;
-    with None they keep logging to the descriptor of their last daemon. `timeout` is the seconds for an answer.
+    with None they keep logging to the descriptor of their last daemon.
     """
     paths = sorted(run_dir.glob("worker-*.sock"))
     own_build = build() if paths else ""
     found = await asyncio.gather(
-        *(_adopt(path, own_build, log, timeout, on_killed, on_refused, stderr) for path in paths)
+        *(_adopt(path, own_build, log, timing, on_killed, on_refused, stderr) for path in paths)
     )
     return sorted((each for each in found if each is not None), key=lambda each: each.worker.started)
 
@@ -62,13 +63,13 @@ async def _adopt(
     path: Path,
     own_build: str,
     log: FilteringBoundLogger,
-    timeout: float,
+    timing: Timing,
     on_killed: Callable[[int], None],
     on_refused: Callable[[int], None],
     stderr: int | None,
 ) -> AdoptedWorker | None:
     until = time.monotonic() + _DETECTION_TIMEOUT
-    while (worker := _connect(path, log, timeout)) is not None:
+    while (worker := _connect(path, log, timing)) is not None:
         try:
             answer = await worker.identify(stderr)
             worker.is_other_build = answer["build"] != own_build
@@ -92,7 +93,7 @@ async def _adopt(
     return None
 
 
-def _connect(path: Path, log: FilteringBoundLogger, timeout: float) -> WorkerProcess | None:
+def _connect(path: Path, log: FilteringBoundLogger, timing: Timing) -> WorkerProcess | None:
     """Connect to the worker that listens at `path`; None if there is none of this user. Removes a stale socket."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -101,7 +102,7 @@ def _connect(path: Path, log: FilteringBoundLogger, timeout: float) -> WorkerPro
         other = peer_credentials(channel)
         if other.uid != os.geteuid():
             raise PermissionError(f"process {other.pid} belongs to another user, {other.uid}")
-        return WorkerProcess(0, ProcessHandle(other.pid), channel, log, timeout)
+        return WorkerProcess(0, ProcessHandle(other.pid), channel, log, timing)
     except (ConnectionRefusedError, FileNotFoundError, ProcessLookupError):
         with suppress(OSError):
             path.unlink()  # left by a process that was killed

@@ -35,6 +35,7 @@ from discovery_tcpproxy.listening_sockets import (
 )
 from discovery_tcpproxy.status import ProxyStatus, WorkerStatus, document, samples
 from discovery_tcpproxy.targets import Targets, changes, endpoints, preview, targets
+from discovery_tcpproxy.timing import TIMING, Timing
 from discovery_tcpproxy.worker_pool import WorkerPool
 from discovery_tcpproxy.worker_slot import DesiredState
 
@@ -57,10 +58,11 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
 
     Config: ClassVar[type[PluginConfig]] = TcpProxyConfig
 
-    def __init__(self, config: TcpProxyConfig, context: Context) -> None:
-        """Create the consumer; `setup` opens and starts everything."""
+    def __init__(self, config: TcpProxyConfig, context: Context, timing: Timing = TIMING) -> None:
+        """Create the consumer with the time limits of its workers; `setup` opens and starts everything."""
         super().__init__(config, context)
-        self._workers = WorkerPool(context.run_dir, context.log)
+        self._timing = timing
+        self._workers = WorkerPool(context.run_dir, context.log, timing)
         self._names = Names(self._on_addresses)
         self._last_names = LastNames(context.log, lambda: self._names.found, "--run-dir")
         self._addresses: Addresses | None = {}
@@ -212,7 +214,10 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
     async def _adopt(self) -> None:
         log = self.context.log
         found = await adopt(
-            self.context.run_dir, log, on_refused=lambda pid: log.info("a worker stays with its daemon", pid=pid)
+            self.context.run_dir,
+            log,
+            self._timing,
+            on_refused=lambda pid: log.info("a worker stays with its daemon", pid=pid),
         )
         modes = _modes(self.config)
         for bind, sock in [each for one in found for each in one.sockets.items()]:

@@ -12,11 +12,10 @@ from structlog.typing import FilteringBoundLogger
 from discovery import ApplyError, describe
 from discovery.toolkit import wait_for_tasks
 from discovery_tcpproxy.sums import Figures, add, counters_of
-from discovery_tcpproxy.worker_process import ANSWER_TIMEOUT, WorkerProcess
+from discovery_tcpproxy.timing import TIMING, Timing
+from discovery_tcpproxy.worker_process import WorkerProcess
 from discovery_tcpproxy.worker_slot import DesiredState, SlotContext, WorkerSlot
 
-_STRAGGLER_TIMEOUT = 2.0
-"""Seconds for the workers that have not answered when another worker has: a change does not wait for a hung worker."""
 _RETIREMENT = 7 * 86400.0
 """Seconds that the connections of a surplus worker have: a week, longer than any connection that matters."""
 
@@ -24,12 +23,13 @@ _RETIREMENT = 7 * 86400.0
 class WorkerPool:
     """Pool of worker processes. All methods run on one event loop, except `figures`, which any thread may call."""
 
-    def __init__(self, run_dir: Path, log: FilteringBoundLogger, timeout: float = ANSWER_TIMEOUT) -> None:
+    def __init__(self, run_dir: Path, log: FilteringBoundLogger, timing: Timing = TIMING) -> None:
         """Create an empty pool; `adopt` and `apply` fill it.
 
-        The next daemon finds the workers in `run_dir`. `timeout` is the seconds that a worker has for an answer.
+        The next daemon finds the workers in `run_dir`.
         """
         self._log = log
+        self._timing = timing
         self._desired: DesiredState | None = None
         self._slots: list[WorkerSlot] = []
         self._ended_workers: Figures = {}
@@ -37,7 +37,7 @@ class WorkerPool:
         self._replaced = 0
         self._stopping = False
         self._context = SlotContext(
-            run_dir, log, timeout, lambda: self._desired, lambda: self._stopping, self._on_ended, self._on_failed
+            run_dir, log, timing, lambda: self._desired, lambda: self._stopping, self._on_ended, self._on_failed
         )
 
     @property
@@ -154,7 +154,7 @@ class WorkerPool:
             if slot.running is not None:
                 self._log.info("a surplus worker ends with its last connection", pid=slot.running.pid)
                 stopping = asyncio.create_task(slot.stop(_RETIREMENT))
-                await wait_for_tasks({stopping}, _STRAGGLER_TIMEOUT)
+                await wait_for_tasks({stopping}, self._timing.stragglers)
             else:
                 slot.supervision.cancel()
         for number in range(count):
@@ -164,9 +164,9 @@ class WorkerPool:
     async def _send_to_all(self) -> bool:
         """Send the desired state to every worker; return True if a worker has taken it. Raises ApplyError.
 
-        Waits until one worker has taken the state, and then for the other workers up to `_STRAGGLER_TIMEOUT`.
+        Waits until one worker has taken the state, and then for the other workers up to `Timing.stragglers`.
         """
-        deadline = time.monotonic() + _STRAGGLER_TIMEOUT
+        deadline = time.monotonic() + self._timing.stragglers
         started = self._start_sending()
         pending = {slot.sending for slot in self._current() if slot.sending is not None}
         taken = False

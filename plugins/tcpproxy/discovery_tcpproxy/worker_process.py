@@ -19,13 +19,7 @@ from discovery_tcpproxy.channel import CommandRefusedError, WorkerChannel, Worke
 from discovery_tcpproxy.child import ChildProcess
 from discovery_tcpproxy.listening_sockets import ListeningSocket
 from discovery_tcpproxy.targets import Target, Targets, changed
-
-ANSWER_TIMEOUT = 10.0
-"""Seconds without an answer after which a worker counts as hanging: far more than a loaded machine needs."""
-_START_TIMEOUT = 30.0
-"""Seconds for the answers of a young worker, and the age until which a worker is young: imports may be slow."""
-_HELLO_TIMEOUT = 5.0
-"""Seconds for the first answer of an adopted worker, for which the start of the daemon waits."""
+from discovery_tcpproxy.timing import Timing
 
 Sockets = Mapping[str, tuple[ListeningSocket, ...]]
 """Open listening sockets of each listener that has any."""
@@ -35,11 +29,11 @@ class WorkerProcess:
     """A worker process, with the last state that the daemon has sent."""
 
     def __init__(
-        self, number: int, process: ProcessHandle, channel: socket.socket, log: FilteringBoundLogger, timeout: float
+        self, number: int, process: ProcessHandle, channel: socket.socket, log: FilteringBoundLogger, timing: Timing
     ) -> None:
         """Wrap a worker at the other end of `channel`.
 
-        `number`, from 0, determines its share of the limits; `timeout` is the seconds that it has for an answer.
+        `number`, from 0, determines its share of the limits.
         """
         self.number = number
         self.pid = process.pid
@@ -52,7 +46,7 @@ class WorkerProcess:
         """True if the worker runs other code than this daemon: the only command that it gets is to stop."""
         self._process = process
         self._log = log
-        self._timeout = timeout
+        self._timing = timing
         self._lock = asyncio.Lock()
         self._targets: dict[str, tuple[Target, ...]] = {}
         self._configured: tuple[dict[str, Any], float] | None = None
@@ -61,7 +55,7 @@ class WorkerProcess:
         self._channel = WorkerChannel(channel, self._on_event)
 
     @classmethod
-    def start(cls, number: int, run_dir: Path, log: FilteringBoundLogger, timeout: float) -> Self:
+    def start(cls, number: int, run_dir: Path, log: FilteringBoundLogger, timing: Timing) -> Self:
         """Start a worker that the next daemon finds in `run_dir` if this daemon dies. Raises OSError."""
         ours, theirs = socket.socketpair()
         try:
@@ -81,7 +75,7 @@ class WorkerProcess:
         except OSError:
             ours.close()
             raise
-        return cls(number, child, ours, log, timeout)
+        return cls(number, child, ours, log, timing)
 
     @property
     def alive(self) -> bool:
@@ -102,7 +96,9 @@ class WorkerProcess:
         WorkerError, or CommandRefusedError if the worker has a daemon.
         """
         message, descriptors = {"log_format": log_format()}, () if stderr is None else (stderr,)
-        answer = await self._channel.request("hello", min(self._timeout, _HELLO_TIMEOUT), message, descriptors)
+        answer = await self._channel.request(
+            "hello", min(self._timing.answer, self._timing.hello), message, descriptors
+        )
         self.started = time.monotonic() - answer["age"]
         self.stopped = answer["stopping"]
         return answer
@@ -114,7 +110,7 @@ class WorkerProcess:
         """
         found: dict[str, socket.socket] = {}
         while len(found) < count:
-            answer, sockets = await self._channel.request_sockets("sockets", self._timeout, {"begin": len(found)})
+            answer, sockets = await self._channel.request_sockets("sockets", self._timing.answer, {"begin": len(found)})
             some = dict(zip(answer["sockets"], sockets, strict=False))
             found |= some
             if not some or len(some) < len(answer["sockets"]):
@@ -194,10 +190,9 @@ class WorkerProcess:
         self._process.close()
 
     async def _request(self, do: str, message: Mapping[str, Any], descriptors: Iterable[int] = ()) -> dict[str, Any]:
-        is_young = time.monotonic() - self.started < _START_TIMEOUT
-        return await self._channel.request(
-            do, max(self._timeout, _START_TIMEOUT if is_young else 0.0), message, tuple(descriptors)
-        )
+        answer, start = self._timing.answer, self._timing.start
+        limit = max(answer, start) if time.monotonic() - self.started < start else answer
+        return await self._channel.request(do, limit, message, tuple(descriptors))
 
     async def _configure_listeners(
         self, listeners: Mapping[str, Mapping[str, Any]], sockets: Sockets, grace: float

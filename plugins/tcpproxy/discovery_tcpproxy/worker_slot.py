@@ -14,11 +14,10 @@ from discovery.toolkit import delays, wait_for_event
 from discovery_tcpproxy.channel import CommandRefusedError, WorkerError, WorkerGoneError
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.targets import Targets, settings
+from discovery_tcpproxy.timing import Timing
 from discovery_tcpproxy.worker.adoption_socket import socket_path
 from discovery_tcpproxy.worker_process import Sockets, WorkerProcess
 
-REPORT_INTERVAL = 1.0
-"""Seconds between two reports of a worker; a worker that does not answer a report is hanging."""
 _STABLE = 10.0
 """Seconds after which the end of a worker is no failed start: its successor starts without a delay."""
 _FIRST_DELAY, _MOST_DELAY = 0.1, 10.0
@@ -43,8 +42,7 @@ class SlotContext:
     run_dir: Path
     """Directory in which the next daemon finds the workers."""
     log: FilteringBoundLogger
-    timeout: float
-    """Seconds that a worker has for an answer."""
+    timing: Timing
     desired: Callable[[], DesiredState | None]
     """Returns the state that workers should have now."""
     is_stopping: Callable[[], bool]
@@ -165,7 +163,7 @@ class WorkerSlot:
         context, worker = self._context, self.worker
         try:
             if worker is None:
-                worker = self.worker = WorkerProcess.start(self.number, context.run_dir, context.log, context.timeout)
+                worker = self.worker = WorkerProcess.start(self.number, context.run_dir, context.log, context.timing)
             await self._send_to(worker)
             self.problem = None
             self._attempted.set()
@@ -195,7 +193,7 @@ class WorkerSlot:
         while worker.alive:
             with suppress(CommandRefusedError):
                 await worker.fetch_report()
-            await worker.wait(REPORT_INTERVAL)
+            await worker.wait(self._context.timing.report)
 
     async def _terminate(self, worker: WorkerProcess, error: BaseException) -> None:
         """Kill a worker after an error, but give a worker that is ending time to end by itself."""

@@ -17,6 +17,7 @@ from discovery import Backend, Context, Snapshot, Update, diff
 from discovery.testing import backend, free_port, within
 from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.consumer import TcpProxyConsumer
+from discovery_tcpproxy.timing import Timing
 
 
 class Origin:
@@ -113,10 +114,16 @@ async def served(address: str) -> Client | None:
     return None
 
 
+QUICK = Timing(report=0.1)
+"""Reports of workers ten times as often as in production: tests wait for them."""
+
+
 class Driven:
     """A consumer, called as its runner calls it."""
 
-    def __init__(self, run_dir: Path, inherited: tuple[socket.socket, ...] = (), **config: Any) -> None:
+    def __init__(
+        self, run_dir: Path, inherited: tuple[socket.socket, ...] = (), timing: Timing = QUICK, **config: Any
+    ) -> None:
         self.log = LogCapture()
         self.asked = 0
         log = structlog.wrap_logger(
@@ -127,7 +134,7 @@ class Driven:
             self.asked += 1
 
         context = Context("tcp", run_dir, log, asked, inherited)
-        self.consumer = TcpProxyConsumer(TcpProxyConfig.model_validate({"grace": 0, **config}), context)
+        self.consumer = TcpProxyConsumer(TcpProxyConfig.model_validate({"grace": 0, **config}), context, timing)
         self._applied: Snapshot | None = None
         self._revision = 0
 
@@ -166,9 +173,11 @@ class Driven:
 
 
 @asynccontextmanager
-async def driving(*, inherited: tuple[socket.socket, ...] = (), **config: Any) -> AsyncIterator[Driven]:
+async def driving(
+    *, inherited: tuple[socket.socket, ...] = (), timing: Timing = QUICK, **config: Any
+) -> AsyncIterator[Driven]:
     with tempfile.TemporaryDirectory(prefix="tp-") as directory:
-        driven = Driven(Path(directory), inherited, **config)
+        driven = Driven(Path(directory), inherited, timing, **config)
         try:
             await driven.consumer.setup()
             yield driven

@@ -21,6 +21,7 @@ from discovery_tcpproxy.config import TcpProxyConfig
 from discovery_tcpproxy.consumer import TcpProxyConsumer
 from discovery_tcpproxy.listening_sockets import open_listening_socket
 from discovery_tcpproxy.targets import settings
+from discovery_tcpproxy.timing import Timing
 from discovery_tcpproxy.worker_process import WorkerProcess
 
 from .driving import address
@@ -52,7 +53,7 @@ async def left() -> AsyncIterator[Left]:
     config = TcpProxyConfig.model_validate({"listen": {"web": web}, "workers": 1, "grace": 1.0})
     listening = open_listening_socket("web", web, 0o600)
     with tempfile.TemporaryDirectory(prefix="tp-") as directory:
-        worker = WorkerProcess.start(0, Path(directory), structlog.get_logger(), 20.0)
+        worker = WorkerProcess.start(0, Path(directory), structlog.get_logger(), Timing(answer=20.0))
         await worker.configure(settings(config, 0), {"web": (listening,)}, {}, 1.0)
         listening.close()
         each = Left(Path(directory), config, worker.pid)

@@ -16,11 +16,6 @@ from discovery_tcpproxy.consumer import TcpProxyConsumer
 from .driving import Client, Driven, address, driving, origins, reached, served
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_tcpproxy.worker_slot.REPORT_INTERVAL", 0.1)
-
-
 async def test_connections_reach_the_backends_and_carry_data_both_ways() -> None:
     web = address()
     async with origins("a", "b") as (a, b), driving(listen={"web": web}) as driven:

@@ -8,19 +8,20 @@ import signal
 import pytest
 
 from discovery.testing import eventually, within
+from discovery_tcpproxy.timing import Timing
 
 from .driving import Client, address, driving, origins, reached
 
+IMPATIENT = Timing(stragglers=0.1, report=0.1)
+
 
 @pytest.mark.parametrize("late", [0.0, 0.1])
-async def test_a_hanging_worker_does_not_delay_other_workers(monkeypatch: pytest.MonkeyPatch, late: float) -> None:
-    monkeypatch.setattr("discovery_tcpproxy.worker_process._START_TIMEOUT", 600.0)
-    web = address()
-    async with origins("a", "b") as (a, b), driving(listen={"web": web}, workers=2) as driven:
+async def test_a_hanging_worker_does_not_delay_other_workers(late: float) -> None:
+    web, timing = address(), Timing(start=600.0, stragglers=late, report=0.1)
+    async with origins("a", "b") as (a, b), driving(listen={"web": web}, workers=2, timing=timing) as driven:
         await driven.apply(a.backend())
         await eventually(lambda: all("web" in each._targets for each in driven.consumer._workers.running))
         hanging, other = driven.consumer._workers.running
-        monkeypatch.setattr("discovery_tcpproxy.worker_pool._STRAGGLER_TIMEOUT", late)
         os.kill(hanging.pid, signal.SIGSTOP)
         try:
             async with asyncio.timeout(within(20)):
@@ -36,10 +37,9 @@ async def test_a_hanging_worker_does_not_delay_other_workers(monkeypatch: pytest
         assert driven.consumer._workers.replaced == 0
 
 
-async def test_a_hanging_surplus_worker_does_not_delay_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_tcpproxy.worker_pool._STRAGGLER_TIMEOUT", 0.1)
+async def test_a_hanging_surplus_worker_does_not_delay_a_reload() -> None:
     web = address()
-    async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
+    async with origins("a") as (a,), driving(listen={"web": web}, workers=2, timing=IMPATIENT) as driven:
         await driven.apply(a.backend())
         _, hanging = driven.consumer._workers.running
         os.kill(hanging.pid, signal.SIGSTOP)
@@ -70,10 +70,9 @@ async def test_clients_held_by_a_surplus_worker_are_served_when_a_backend_comes(
         await eventually(lambda: driven.has_workers(1))
 
 
-async def test_a_late_refusal_is_a_problem_and_the_attempt_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_tcpproxy.worker_pool._STRAGGLER_TIMEOUT", 0.1)
+async def test_a_late_refusal_is_a_problem_and_the_attempt_is_repeated() -> None:
     web, db = address(), address()
-    async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
+    async with origins("a") as (a,), driving(listen={"web": web}, workers=2, timing=IMPATIENT) as driven:
         await driven.apply(a.backend())
         await eventually(lambda: all(web in each._sockets for each in driven.consumer._workers.running))
         await eventually(lambda: driven.has_workers(2))

@@ -35,8 +35,9 @@ def _own_stderr() -> Iterator[None]:
     os.close(kept)
 
 
-def orphan(loop: Loop, stderr: int, stopped: list[str] | None = None) -> OrphanMode:
-    return OrphanMode(loop, stderr, lambda: "it goes on", (stopped if stopped is not None else []).append)
+def orphan(loop: Loop, stderr: int, stopped: list[str] | None = None, interval: float = LOG_INTERVAL) -> OrphanMode:
+    stop = (stopped if stopped is not None else []).append
+    return OrphanMode(loop, stderr, lambda: "it goes on", stop, interval)
 
 
 def run_for(loop: Loop, seconds: float) -> None:
@@ -49,10 +50,9 @@ def test_an_orphaned_worker_logs_at_once_and_every_minute(
 ) -> None:
     """Point 14."""
     assert LOG_INTERVAL == 60
-    monkeypatch.setattr("discovery_tcpproxy.worker.orphan.LOG_INTERVAL", 0.05)
     monkeypatch.delenv("DISCOVERY_LOG_FORMAT", raising=False)
     loop = Loop(fail)
-    alone = orphan(loop, pipe[1])
+    alone = orphan(loop, pipe[1], interval=0.05)
     alone.begin()
     loop.call_later(0.5, alone.end)
     run_for(loop, 0.8)

@@ -11,15 +11,11 @@ from pathlib import Path
 import pytest
 
 from discovery import ApplyError
-from discovery.testing import backend, eventually
+from discovery.testing import backend, eventually, within
+from discovery_tcpproxy.timing import Timing
 from discovery_tcpproxy.worker_process import WorkerProcess
 
 from .driving import Client, Driven, address, driving, is_running, origins, reached, served
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_tcpproxy.worker_slot.REPORT_INTERVAL", 0.1)
 
 
 async def test_a_worker_that_is_killed_is_replaced_and_new_connections_are_served(
@@ -67,16 +63,15 @@ async def test_clients_wait_in_the_accept_queue_while_the_only_worker_is_replace
             await eventually(lambda: driven.has_workers(1))
 
 
-async def test_a_worker_that_hangs_is_killed_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_tcpproxy.worker_process._START_TIMEOUT", 0.0)
+async def test_a_worker_that_hangs_is_killed_and_replaced() -> None:
     web = address()
-    async with origins("a") as (a,), driving(listen={"web": web}) as driven:
+    timing = Timing(answer=within(0.5), start=0.0, report=0.1)
+    async with origins("a") as (a,), driving(listen={"web": web}, timing=timing) as driven:
         await driven.apply(a.backend())
         [old] = driven.consumer._workers.running
-        old._timeout = 0.5
         os.kill(old.pid, signal.SIGSTOP)
         assert await reached(web) == "a"
-        assert driven.said("no answer to 'report' within 0.5 s")
+        assert driven.said(f"no answer to 'report' within {timing.answer:g} s")
         assert not is_running(old.pid)
 
 

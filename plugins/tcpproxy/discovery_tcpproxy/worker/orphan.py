@@ -20,18 +20,26 @@ _STDERR = 2
 class OrphanMode:
     """Log lines and the handling of SIGTERM of a worker that has no daemon."""
 
-    def __init__(self, loop: Loop, stderr: int, state: Callable[[], str], stop: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        stderr: int,
+        state: Callable[[], str],
+        stop: Callable[[str], None],
+        interval: float = LOG_INTERVAL,
+    ) -> None:
         """Prepare; `begin` starts the mode.
 
         Log lines go to the descriptor `stderr`, that of the last daemon: the standard error of the worker is a pipe
         that no process reads any more. `state` returns a description of what the worker does. `stop` is called, with
-        the reason, when the worker has to end.
+        the reason, when the worker has to end. A line is logged every `interval` seconds.
         """
         self._loop = loop
         self._stderr = stderr
         self._format = os.environ.get("DISCOVERY_LOG_FORMAT")
         self._state = state
         self._stop = stop
+        self._interval = interval
         self._since: float | None = None
         self._timer: Timer | None = None
         self._signalled_at: float | None = None
@@ -67,7 +75,7 @@ class OrphanMode:
     def _log_state(self) -> None:
         if self._since is not None:
             self._log(f"the daemon has gone; {self._state()}", seconds=round(self._loop.now - self._since))
-            self._timer = self._loop.call_later(LOG_INTERVAL, self._log_state)
+            self._timer = self._loop.call_later(self._interval, self._log_state)
 
     def _log(self, event: str, **fields: object) -> None:
         """Write a line in the log format of the daemon."""
