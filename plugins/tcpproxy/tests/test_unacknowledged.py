@@ -151,6 +151,32 @@ def test_unacknowledged_data_to_a_dead_machine_ends_the_connection(
     assert end_of(worker) == "unacknowledged"
 
 
+@pytest.mark.parametrize("how", sampled(["cable", "silence"]))
+def test_a_backends_machine_that_dies_before_its_answer_ends_the_connection(
+    wire: Wire, start_worker: StartWorker, stack: ExitStack, how: str
+) -> None:
+    """It has acknowledged the request, so that nothing is sent to it any more."""
+    worker, far, living = pair(wire, start_worker, stack, "backend")
+    living.sendall(b"a request")
+    assert far.recv(20) == b"a request"
+    wire.die(how)
+    assert is_reset(living)
+    assert end_of(worker) == "unacknowledged"
+
+
+def test_a_backend_that_lives_and_takes_long_to_answer_keeps_the_connection(
+    wire: Wire, start_worker: StartWorker, stack: ExitStack
+) -> None:
+    worker, far, living = pair(wire, start_worker, stack, "backend")
+    living.sendall(b"a request")
+    assert far.recv(20) == b"a request"
+    begun = time.monotonic()
+    eventually_sync(lambda: time.monotonic() > begun + 10 * SECONDS, timeout=PATIENCE)
+    far.sendall(b"its answer")
+    assert living.recv(20) == b"its answer"
+    assert worker.report()["open"] == 1
+
+
 @pytest.mark.parametrize("dying", sampled(["client", "backend"]))
 def test_a_machine_that_dies_with_a_zero_window_ends_the_connection(
     wire: Wire, start_worker: StartWorker, stack: ExitStack, dying: str

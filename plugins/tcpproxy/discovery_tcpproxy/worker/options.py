@@ -17,6 +17,10 @@ A dead peer is detected within 7.5 minutes, before usual firewalls forget an idl
 """
 
 
+_ANSWER_PROBES = 3
+"""Probes to a backend that owes an answer, before the connection ends: one or two may be lost."""
+
+
 @contextmanager
 def borrowed(descriptor: int) -> Iterator[socket.SocketType]:
     """Yield a socket object for a descriptor, which stays open. For rare calls: the object costs more than a read."""
@@ -63,11 +67,21 @@ def no_linger(descriptor: int) -> None:
 
 def keep_alive(descriptor: int) -> None:
     """Enable keep-alive probes; connections that a listening socket accepts inherit the options."""
+    _probe(descriptor, _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES)
+
+
+def keep_alive_within(descriptor: int, seconds: float) -> None:
+    """Enable keep-alive probes that end a connection after so many seconds without an acknowledgement, 4 s at least."""
+    interval = max(1, int(seconds) // (_ANSWER_PROBES + 1))
+    _probe(descriptor, max(1, int(seconds) - _ANSWER_PROBES * interval), interval, _ANSWER_PROBES)
+
+
+def _probe(descriptor: int, idle: int, interval: int, probes: int) -> None:
     with suppress(OSError), borrowed(descriptor) as sock:  # the connection has ended
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
 
 
 def limit_probe_interval(descriptor: int, seconds: float) -> None:

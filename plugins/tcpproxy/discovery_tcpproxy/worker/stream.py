@@ -5,6 +5,7 @@ to the other at once. The rest that the other socket does not accept is kept, at
 pauses until the rest is sent. A FIN is forwarded as a FIN, and an RST as an RST.
 """
 
+import errno
 import os
 import select
 import socket
@@ -58,6 +59,7 @@ class End:
         "connection",
         "eof",
         "fd",
+        "is_client",
         "peer",
         "pending",
         "received",
@@ -66,8 +68,12 @@ class End:
     )
 
     def __init__(self, connection: "Connection", fd: int, *, writable: bool) -> None:
-        """Wrap a non-blocking socket that has no peer yet; `writable` states whether the socket is connected."""
+        """Wrap a non-blocking socket that has no peer yet; `writable` states whether the socket is connected.
+
+        A client is connected from the start, a backend is not.
+        """
         self.connection = connection
+        self.is_client = writable
         self.buffer = connection.buffer
         self.fd = fd
         self.peer: End = _NO_PEER
@@ -103,8 +109,9 @@ class End:
             count = _read(self.fd, buffer.into)
         except BlockingIOError:
             return
-        except OSError:
-            self.connection.abort()
+        except OSError as error:
+            # The kernel gave up: keep-alive probes, or sent bytes, were not acknowledged.
+            self.connection.abort("unacknowledged" if error.errno == errno.ETIMEDOUT else "reset")
             return
         if not count:
             if events & _ERROR:  # the socket was reset after its FIN
@@ -115,6 +122,7 @@ class End:
                 self._fin_forwarded()
             return
         self.received += count
+        self.connection.client_sent_last = self.is_client
         if count == buffer.size:
             more, last = True, False
         try:
@@ -246,6 +254,7 @@ class Connection:
         "buffer",
         "client",
         "client_address",
+        "client_sent_last",
         "closed",
         "counted",
         "dialled_at",
@@ -258,8 +267,10 @@ class Connection:
         "other_addresses",
         "owner",
         "probe_mark",
+        "probed_within",
         "reason",
         "reset",
+        "rested",
         "server",
         "server_address",
         "tried",
@@ -298,6 +309,13 @@ class Connection:
         self.hold_until: float | None = None  # end of the time for which the client waits for a backend
         self.idle_mark = self.probe_mark = -1  # bytes at the last check: forwarded, and received
         self.idle_since = 0.0
+        self.client_sent_last = False
+        self.rested = False  # no byte was received between the last two checks for dead peers
+        self.probed_within = 0.0  # seconds within which keep-alive detects a dead backend; 0: the usual minutes
+
+    def owes_answer(self) -> bool:
+        """Return True if the client sent last, and may wait for an answer of the backend."""
+        return self.client_sent_last and self.server is not None and not self.server.eof
 
     def attach_server(self, fd: int) -> None:
         """Use a connecting socket as the backend side of the connection."""

@@ -1,5 +1,8 @@
 """Detection of connections with a dead peer: sent bytes are unacknowledged, and nothing has arrived for too long.
 
+A backend that has acknowledged a request and dies before its answer leaves nothing unacknowledged. While an answer is
+due, and no byte moves, keep-alive probes take the place of bytes, and the kernel ends the connection.
+
 TCP_USER_TIMEOUT is not used: it would also end connections to a living peer that does not read. Such a peer has a
 closed window and acknowledges every probe. Instead the state of the socket (TCP_INFO) is read periodically, for
 connections that have received bytes since the last check, or that had unacknowledged bytes at the last check.
@@ -9,7 +12,7 @@ from collections.abc import Collection
 
 from discovery_tcpproxy.worker import kernel
 from discovery_tcpproxy.worker.loop import Loop, Timer
-from discovery_tcpproxy.worker.options import limit_probe_interval
+from discovery_tcpproxy.worker.options import keep_alive, keep_alive_within, limit_probe_interval
 from discovery_tcpproxy.worker.stream import Connection, End
 
 _CHECKS = 8
@@ -41,6 +44,10 @@ class Unacknowledged:
         self.close()
         self._seconds = seconds
         self._unanswered.clear()
+        for connection in self._connections:
+            connection.rested = False
+            if not seconds:
+                self._probe(connection, 0.0)
         self.watch()
 
     def watch(self) -> None:
@@ -64,8 +71,12 @@ class Unacknowledged:
                 continue
             received = client.received + server.received + client.eof + server.eof
             if received == connection.probe_mark and client not in before and server not in before:
+                if not connection.rested:
+                    connection.rested = True
+                    self._probe(connection, self._seconds if connection.owes_answer() else 0.0)
                 continue
             connection.probe_mark = received
+            connection.rested = False
             if self._is_dead(client, before) or self._is_dead(server, before):
                 connection.abort("unacknowledged")
         self._timer = None
@@ -73,6 +84,17 @@ class Unacknowledged:
             self.watch()
         else:
             self.watching = False
+
+    @staticmethod
+    def _probe(connection: Connection, within: float) -> None:
+        """Have keep-alive detect within so many seconds that the backend is dead; 0: within the usual minutes."""
+        if connection.server is None or within == connection.probed_within:
+            return
+        connection.probed_within = within
+        if within:
+            keep_alive_within(connection.server.fd, within)
+        else:
+            keep_alive(connection.server.fd)
 
     def _is_dead(self, end: End, before: dict[End, float]) -> bool:
         if not kernel.unsent(end.fd):

@@ -87,7 +87,8 @@ class Upkeep:
         """Enable keep-alive on the backend sockets of connections that have become old enough."""
         before, self._kept_alive = self._kept_alive, self._loop.now
         for connection in self._connections:
-            if connection.open and connection.server is not None and connection.dialled_at >= before:
+            old = connection.dialled_at >= before and not connection.probed_within
+            if old and connection.open and connection.server is not None:
                 keep_alive(connection.server.fd)
         self._keeping = self._loop.call_later(_KEEPALIVE_AGE, self._keep_alive)
 
@@ -102,7 +103,6 @@ def is_idle(connection: Connection) -> bool:
     if server is None or client.pending is not None or server.pending is not None:
         return False
     sent, received = kernel.ages(server.fd)  # every byte of the connection passes this socket
-    unanswered = client.received and not server.eof and (not server.received or sent < received)
-    if min(sent, received) < (_UNANSWERED if unanswered else _QUIET):
+    if min(sent, received) < (_UNANSWERED if connection.owes_answer() else _QUIET):
         return False
     return not any(kernel.unread(end.fd) or kernel.unsent(end.fd) for end in (client, server))
