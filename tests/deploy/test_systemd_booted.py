@@ -31,6 +31,9 @@ listen.web = "0.0.0.0:82"
 """
 
 
+TIMES = pytest.mark.parametrize("times", [1, pytest.param(8, marks=pytest.mark.exhaustive)])
+
+
 def example(name: str) -> str:
     return (DEPLOY / "systemd/examples" / name).read_text()
 
@@ -68,12 +71,13 @@ def withdrawn(registry: RegistryHistory) -> list[str]:
     return [change.key for change in list(registry.changes) if change.value is None]
 
 
+@TIMES
 def test_a_restart_of_any_unit_fails_no_request_and_ends_no_connection(
-    machine: Booted, load: Load, registry: RegistryHistory
+    machine: Booted, load: Load, registry: RegistryHistory, times: int
 ) -> None:
     with load.running():
         load.goes_on()
-        for unit, place in ((DAEMON, "proxy"), (AMBASSADOR, "ambassador"), (REGISTRATION, "proxy")):
+        for unit, place in ((DAEMON, "proxy"), (AMBASSADOR, "ambassador"), (REGISTRATION, "proxy")) * times:
             before = machine.main_pid(unit)
             with load.places[place].begin() as begun:
                 machine.systemctl("restart", unit)
@@ -84,16 +88,18 @@ def test_a_restart_of_any_unit_fails_no_request_and_ends_no_connection(
     assert withdrawn(registry) == []
 
 
-def test_haproxys_unit_refuses_nobody_when_it_is_reloaded_or_restarted(machine: Booted, load: Load) -> None:
-    before = machine.main_pid(HAPROXY)
+@TIMES
+def test_haproxys_unit_refuses_nobody_when_it_is_reloaded_or_restarted(machine: Booted, load: Load, times: int) -> None:
     with load.running():
-        for _ in range(2):
-            machine.systemctl("reload", HAPROXY)
+        for _ in range(times):
+            before = machine.main_pid(HAPROXY)
+            for _ in range(2):
+                machine.systemctl("reload", HAPROXY)
+                load.goes_on()
+            assert machine.main_pid(HAPROXY) == before
+            machine.systemctl("restart", HAPROXY)
             load.goes_on()
-        assert machine.main_pid(HAPROXY) == before
-        machine.systemctl("restart", HAPROXY)
-        load.goes_on()
-        assert machine.main_pid(HAPROXY) != before
+            assert machine.main_pid(HAPROXY) != before
     assert load.failures == {}
 
 

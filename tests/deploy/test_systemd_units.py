@@ -115,13 +115,12 @@ def test_files_that_units_and_examples_name_are_the_same() -> None:
 
 
 QUADLET_KEYS = {
-    # podman-systemd.unit(5) of Podman 4.4, the first with Quadlet, and the keys of later versions that we use.
+    # podman-systemd.unit(5) of Podman 4.4, the first with Quadlet; a later version accepts all of them.
     "Container": {
-        *("AddCapability", "Annotation", "ContainerName", "DropCapability", "Environment", "EnvironmentFile"),
-        *("EnvironmentHost", "Exec", "ExposeHostPort", "Group", "Image", "Label", "Network", "NoNewPrivileges"),
-        *("Notify", "PodmanArgs", "PublishPort", "ReadOnly", "RemapGid", "RemapUid", "RemapUidSize", "RemapUsers"),
-        *("RunInit", "SeccompProfile", "SecurityLabelDisable", "SecurityLabelFileType", "SecurityLabelLevel"),
-        *("SecurityLabelType", "Timezone", "Tmpfs", "User", "VolatileTmp", "Volume"),
+        *("AddCapability", "AddDevice", "Annotation", "ContainerName", "DropCapability", "Environment"),
+        *("EnvironmentFile", "EnvironmentHost", "Exec", "ExposeHostPort", "Group", "Image", "Label", "Network"),
+        *("NoNewPrivileges", "Notify", "PodmanArgs", "PublishPort", "ReadOnly", "RemapGid", "RemapUid"),
+        *("RemapUidSize", "RemapUsers", "RunInit", "SeccompProfile", "Timezone", "User", "VolatileTmp", "Volume"),
     },
     "Network": {
         *("DisableDNS", "Driver", "Gateway", "IPAMDriver", "IPRange", "IPv6", "Internal", "Label", "Options"),
@@ -169,6 +168,13 @@ def as_units(place: Path) -> list[Path]:
 def test_systemd_has_nothing_to_say_of_the_quadlets_own_sections(tmp_path: Path) -> None:
     (place := tmp_path / "to").mkdir()
     assert complaints(as_units(tmp_path), place) == ""
+
+
+@pytest.mark.parametrize("path", QUADLET_UNITS, ids=[path.name for path in QUADLET_UNITS])
+def test_a_read_only_quadlet_has_a_tmp(path: Path) -> None:
+    """Quadlet takes Podman's own tmpfs from a read-only container otherwise."""
+    keys = dict(sections(path.read_text())["Container"])
+    assert keys.get("VolatileTmp") == keys.get("ReadOnly")
 
 
 @pytest.mark.parametrize("path", QUADLET_UNITS, ids=[path.name for path in QUADLET_UNITS])
