@@ -1,17 +1,20 @@
 """`make dist`: everything that a release consists of, in the directory `dist`, checked and tried."""
 
 import argparse
+import datetime as dt
+import gzip
 import hashlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from release import commands, packages, versions
+from release import commands, completions, manpages, packages, sbom, versions
 from release.commands import ReleaseError
 
 SUMS = "SHA256SUMS"
@@ -29,10 +32,38 @@ def make(target: Path) -> None:
         wheels = packages.wheels(target)
         with _step(f"{len(wheels)} wheels in an empty environment, with the demo"):
             python = commands.empty_environment(directory / "wheels", *wheels)
+            bill = sbom.write(target, python, versions.version(), epoch=epoch)
             commands.install(python, f"{packages.core(wheels)}[demo]")  # etcd and HAProxy, for where PATH lacks them
             packages.try_out(directory / "wheels", python.with_name("discovery"))
+            extras = write_extras(target, directory, python.with_name("discovery"), epoch=epoch)
     write_sums(target)
-    print(f"==> {target}: {len(built) + 1} files of version {versions.version()}")
+    files = (*built, bill, extras, target / SUMS)
+    print(f"==> {target}: {len(files)} files of version {versions.version()}")
+
+
+def write_extras(target: Path, directory: Path, discovery: Path, *, epoch: str) -> Path:
+    """Write an archive with the manual pages and the completions, made in `directory`. Raises ReleaseError.
+
+    `discovery` is an installed program that has every command.
+    """
+    version = versions.version()
+    date = dt.datetime.fromtimestamp(int(epoch), dt.UTC).date().isoformat()
+    files = (
+        *manpages.write(directory / "man" / "man1", version, date),
+        *completions.write(directory / "completions", discovery),
+    )
+    path = target / f"discovery-{version}-man-and-completions.tar.gz"
+    with (
+        path.open("wb") as out,
+        gzip.GzipFile("", "wb", fileobj=out, mtime=int(epoch)) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        for each in sorted(files):
+            entry = tarfile.TarInfo(f"discovery-{version}/{each.relative_to(directory)}")
+            entry.size, entry.mtime, entry.mode = each.stat().st_size, int(epoch), 0o644
+            with each.open("rb") as content:
+                archive.addfile(entry, content)
+    return path
 
 
 def write_sums(target: Path) -> None:
