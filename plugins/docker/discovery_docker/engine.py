@@ -21,7 +21,7 @@ from discovery_docker.container import Container, parse, parse_image_names
 from discovery_docker.dockerapi import Events, call, connect, explain, identity
 from discovery_docker.patience import PATIENCE, Patience
 from discovery_docker.podman import Podman
-from discovery_docker.sockets import EngineError, find_engine
+from discovery_docker.sockets import EngineError, Found, find_engine
 from discovery_docker.swarm import Services
 from discovery_docker.table import REPLAY_WINDOW, ContainerTable, EngineState
 
@@ -53,12 +53,14 @@ class Engine:
         reconcile: float = 30.0,
         identify: bool = False,
         patience: Patience = PATIENCE,
+        find: Callable[[str | None], Found] = find_engine,
     ) -> None:
         """Keep the arguments; no I/O.
 
         `url` defaults to DOCKER_HOST, or else a local socket, see `discovery_docker.sockets`. `match` returns True for
         the containers of interest. `reconcile` is the interval in seconds between two listings of all containers. With
         `identify` the engine is asked who it is. `patience` has the time limits for the engine.
+        `find` finds the engine, until one was reached.
         """
         self._url = url
         self._log = log
@@ -66,6 +68,8 @@ class Engine:
         self._reconcile = reconcile
         self._identify = identify
         self._patience = patience
+        self._find = find
+        self._reached: str | None = None
         self._raised = ""
 
     async def follow(self) -> AsyncGenerator[EngineState, None]:
@@ -100,8 +104,8 @@ class Engine:
         while True:
             session = None
             try:
-                if url is None or not table.complete:  # later another engine never takes the place of one that is away
-                    url = self._find(url)
+                # Another engine never takes the place of one that was reached, and is away.
+                url = self._reached or self._look(url)
                 session = _Session(url, table, self._patience, self._reconcile, self._identify, self._log)
                 # In a task of its own: a task group whose task fails leaves its own task cancelled, and the timeouts of
                 # Debian 12's Python, 3.11.2, raise no TimeoutError in a cancelled task.
@@ -109,6 +113,7 @@ class Engine:
             except EngineError as error:
                 reason = str(error)
             if session is not None and session.synced:
+                self._reached = url
                 self._log.warning("the connection to the Docker engine is lost, connecting again", reason=reason)
                 since, was_synced, waits = loop.time(), True, delays(*_RECONNECT_DELAYS)
                 self._raised = ""
@@ -119,9 +124,9 @@ class Engine:
                 raise EngineError(reason)
             await asyncio.sleep(next(waits))
 
-    def _find(self, before: str | None) -> str:
+    def _look(self, before: str | None) -> str:
         """Return the URL of the engine. Log a new choice among several. Raises EngineError."""
-        url, others = find_engine(self._url)
+        url, others = self._find(self._url)
         if others and url != before:
             self._log.info("of several engines one is followed; 'url' names another", url=url, others=others)
         return url

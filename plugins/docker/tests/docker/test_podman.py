@@ -1,16 +1,22 @@
 """Pods, health checks and sockets of a real Podman."""
 
+import os
+import signal
 import socket
 from pathlib import Path
 
 import pytest
+import structlog
 from docker_fixtures import Provide
-from engine_following import following
+from docker_lab import DockerEngine, LinkedEngine
+from engine_following import Seen, following
 from histories import RegistryHistory
 from podman_lab import PodmanEngine
 
 from discovery.testing import eventually_sync
-from discovery_docker.sockets import find_engine
+from discovery_docker.engine import Engine
+from discovery_docker.patience import Patience
+from discovery_docker.sockets import Found, find_engine
 
 
 def test_a_container_in_a_pod_has_the_port_that_the_pod_publishes(
@@ -47,13 +53,38 @@ def test_health_as_podman_checks_it(podman_engine: PodmanEngine) -> None:
         eventually_sync(lambda: seen.get("web-1").health == "unhealthy")
 
 
-def test_podman_is_found_by_its_socket(
-    podman_engine: PodmanEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_engine_is_found_by_its_socket_and_followed_on_beside_another(
+    docker_engine: DockerEngine, podman_engine: PodmanEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Podman's containers outlive its service, and those of Docker do not take their place meanwhile."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    place = tmp_path / "run/podman"
-    place.mkdir(parents=True)
-    (place / "podman.sock").symlink_to(podman_engine.socket)
-    podman_engine.run("web-1", "busybox")
-    with following(find_engine(None, tmp_path).url) as seen:
-        assert seen.names == ["web-1"]
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run/user"))
+
+    def find(url: str | None) -> Found:
+        return find_engine(url, tmp_path)
+
+    def place(socket: str, engine: LinkedEngine) -> None:
+        (tmp_path / socket).parent.mkdir(parents=True)
+        (tmp_path / socket).symlink_to(engine.socket)
+
+    podman_engine.run("of-podman", "busybox")
+    dies = podman_engine.run("dies", "busybox")
+    pid = podman_engine.pid("dies")
+    docker_engine.run("of-docker", "busybox")
+    patience = Patience(reconnect=0.5)
+    with Seen(Engine(None, structlog.get_logger(), reconcile=3600, patience=patience, find=find)) as seen:
+        eventually_sync(lambda: any("this machine has no socket of Docker" in each for each in seen.errors))
+        place("run/podman/podman.sock", podman_engine)
+        eventually_sync(lambda: seen.states and seen.names == ["dies", "of-podman"])
+        place("var/run/docker.sock", docker_engine)
+        podman_engine.kill()
+        os.kill(pid, signal.SIGKILL)
+        gone = f"there is no Docker engine at unix://{tmp_path}/run/podman/podman.sock"
+        eventually_sync(lambda: any(gone in each for each in seen.errors), timeout=20)
+        assert seen.names == ["dies", "of-podman"]
+        podman_engine.start()
+        eventually_sync(lambda: seen.names == ["of-podman"], timeout=20)
+        dies.start()
+        eventually_sync(lambda: seen.names == ["dies", "of-podman"])
+    with following(None, find=find) as seen:
+        assert seen.names == ["of-docker"]

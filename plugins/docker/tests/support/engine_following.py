@@ -72,8 +72,8 @@ class Seen:
 
 
 @contextmanager
-def following(url: str, **options: Any) -> Iterator[Seen]:
-    """Follow the engine at `url`; enter after the first state."""
+def following(url: str | None, **options: Any) -> Iterator[Seen]:
+    """Follow the engine at `url`, or the one that is found; enter after the first state."""
     with Seen(Engine(url, structlog.get_logger(), **options)) as seen:
         eventually_sync(lambda: seen.states, "the first state", timeout=30)
         yield seen
