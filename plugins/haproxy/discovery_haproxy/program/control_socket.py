@@ -20,8 +20,8 @@ _COUNT_SECONDS = 1.0
 """Timeout in seconds for counts of workers; a worker that hangs must not delay a stop or a health check."""
 _PEER_SECONDS = 1.0
 """Timeout in seconds for a connection to the socket; the kernel accepts at once unless the queue is full."""
-_BUFFER_BYTES = 1 << 20
-"""Bytes of an answer that are buffered: the states of some 10,000 servers."""
+_CHUNK_BYTES = 1 << 16
+"""Bytes of an answer that are received at once: the states of some 600 servers."""
 _QUOTED_CHARACTERS = 100
 """Characters of an unexpected answer in an error message, which is one line."""
 
@@ -78,7 +78,7 @@ class ControlSocket:
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    streams = await asyncio.open_unix_connection(self.path, limit=_BUFFER_BYTES)
+                    client = await self._connect()
                 break
             except (OSError, TimeoutError) as error:
                 if loop.time() + _RETRY_SECONDS >= deadline:
@@ -86,7 +86,7 @@ class ControlSocket:
             await asyncio.sleep(_RETRY_SECONDS)
         try:
             async with asyncio.timeout_at(deadline):
-                return await _exchange(*streams, command)
+                return await _exchange(client, command)
         except (OSError, TimeoutError):
             return ""
 
@@ -145,21 +145,34 @@ class ControlSocket:
         return f"@1 {command}" if self.master else command
 
     async def _send(self, command: str) -> str:
-        answer = await _exchange(*await asyncio.open_unix_connection(self.path, limit=_BUFFER_BYTES), command)
+        answer = await _exchange(await self._connect(), command)
         if not answer.strip():
             raise ConnectionResetError("no answer")
         return answer
 
+    async def _connect(self) -> socket.socket:
+        """Return a connected socket, which the caller closes. Raises OSError."""
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            client.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(client, str(self.path))
+        except BaseException:
+            client.close()
+            raise
+        return client
 
-async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, command: str) -> str:
-    try:
-        writer.write(f"{command}\n".encode())
-        await writer.drain()
+
+async def _exchange(client: socket.socket, command: str) -> str:
+    """Send a command over the connection, which is closed afterwards, and return the answer. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    with client:
+        await loop.sock_sendall(client, f"{command}\n".encode())
         # Without this the master keeps the connection open after its answer.
-        writer.write_eof()
-        return (await reader.read()).decode(errors="replace")
-    finally:
-        writer.close()
+        client.shutdown(socket.SHUT_WR)
+        chunks = []
+        while chunk := await loop.sock_recv(client, _CHUNK_BYTES):
+            chunks.append(chunk)
+    return b"".join(chunks).decode(errors="replace")
 
 
 def _fields(answer: str) -> dict[str, str]:
