@@ -131,7 +131,7 @@ def expect_outcome(
     """Compare the changed sections. Raises RuntimeApiError if a server that the plan changes is not as wanted."""
     steps = {step.key: step for step in plan.steps}
     named = by_section(live)
-    compared = [compare(plan.wanted.backends[name], named.get(name, {}), waiting) for name in plan.sections]
+    compared = [compare(plan.targets[name], named.get(name, {}), waiting) for name in plan.sections]
     for found in compared:
         for drift in found.drifts:
             if drift.key in steps:

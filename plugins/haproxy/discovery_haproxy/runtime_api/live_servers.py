@@ -31,7 +31,7 @@ from discovery_haproxy.runtime_api.reachability import try_targets
 from discovery_haproxy.runtime_api.read_back import LiveServer
 from discovery_haproxy.runtime_api.reports import DriftReports
 from discovery_haproxy.runtime_api.standing import StandingConnection
-from discovery_haproxy.text.configuration import Configuration
+from discovery_haproxy.text.configuration import Configuration, Section
 from discovery_haproxy.text.generation import DESCRIPTION, Marker, reload_part
 from discovery_haproxy.text.server_line import HOLDING_SERVER, Server
 
@@ -358,17 +358,15 @@ class LiveServers:
         if untested:
             live = await ask(self._connect, lambda connection: states_of(connection, untested))
         for section, name in untested.items():
-            if not any(_serving(plan.wanted, section, live, arriving.keys() - up)):
+            if not any(_serving(plan.targets[section], live, arriving.keys() - up)):
                 return Reload(f"no other server of {section} serves until HAProxy has checked {name}")
         return Changes(plan, worker, up)
 
 
-def _serving(
-    wanted: Configuration, section: str, live: Mapping[ServerKey, LiveServer], down: set[ServerKey]
-) -> Iterator[ServerKey]:
+def _serving(section: Section, live: Mapping[ServerKey, LiveServer], down: set[ServerKey]) -> Iterator[ServerKey]:
     """Yield the servers of the section that get traffic: up, and not draining."""
-    for name in wanted.backends[section].servers.keys() - {HOLDING_SERVER}:
-        key, server, row = (section, name), wanted.backends[section].server(name), live.get((section, name))
+    for name in section.servers.keys() - {HOLDING_SERVER}:
+        key, server, row = (section.name, name), section.server(name), live.get((section.name, name))
         is_up = row is None or (row.up and not row.removed)
         if key not in down and is_up and (server is None or server.weight > 0):
             yield key

@@ -7,7 +7,7 @@ reason.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from operator import is_not
 from typing import NamedTuple
@@ -101,7 +101,7 @@ class Plan:
     """Steps from a configuration to another. `wanted` is the other configuration, `reason` one line for a person.
 
     `certificates` and `maps` are the files whose contents HAProxy has to get. `seconds` is the estimate for the
-    commands of the steps, by the measured costs.
+    commands of the steps, by the measured costs. `targets` are the sections of `wanted` that the steps change, by name.
     """
 
     wanted: Configuration
@@ -110,6 +110,7 @@ class Plan:
     certificates: tuple[str, ...] = ()
     maps: tuple[str, ...] = ()
     seconds: float = 0.0
+    targets: Mapping[str, Section] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -161,6 +162,7 @@ def make_plan(
     if certificates and any(map(_loads_other_files, wanted.sections)):
         return Reload(f"`ssl-load-extra` decides which files belong to {certificates[0]}")
     steps: list[Step] = []
+    targets: dict[str, Section] = {}
     commands = around = 0.0
     try:
         for old, new in pairs:
@@ -170,6 +172,7 @@ def make_plan(
                 commands += sum(map(change.seconds, found))
                 around += around_seconds(sum(map(_needs_test, found)), len(new.servers) if found else 0)
                 steps += found
+                targets[new.name] = new
         _check_moves(steps, version)
     except _NeedsReloadError as error:
         return Reload(str(error))
@@ -177,7 +180,7 @@ def make_plan(
     summary = _summary(steps, certificates, maps)
     if is_reload_better(commands, around, (len(each.servers) for each in wanted.sections), costs):
         return Reload(f"a reload is faster than so many changes: {summary}")
-    return Plan(wanted, tuple(steps), summary, certificates, maps, commands)
+    return Plan(wanted, tuple(steps), summary, certificates, maps, commands, targets)
 
 
 def _changed(running: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[str, ...]:
