@@ -21,8 +21,10 @@ from typing import Any, NamedTuple, Self
 from discovery.errors import RecordError
 from discovery.model import Backend, Rejected, State
 from discovery.validity import (
+    IP4,
     MAX_LABEL_VALUE,
     MAX_LABELS,
+    MAX_PORT,
     MAX_WEIGHT,
     parse_address,
     split_key,
@@ -59,6 +61,13 @@ MAX_VALUE = 64 * 1024
 """Bytes, the largest value of a record: every allowed label fits, and thousands of records fit into memory."""
 
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,14}")  # at most 15 digits: JSON readers that use floats keep every digit
+_PLAIN = re.compile(
+    rf'\{{"host": "({IP4})", "port": ([1-9][0-9]{{0,4}})'
+    rf'(?:, "owner": "([ !#-\[\]-~]{{1,{MAX_LABEL_VALUE}}})")?(?:, "ttl": ([1-9][0-9]{{0,6}}\.[0-9]))?\}}'
+)
+"""The value that `encode` writes for nearly every backend: an IPv4 address, no labels, and the usual weight and state.
+A search takes a third of the time of the JSON parser and the checks of each field, which a listing repeats for each
+record."""
 _STATED_TTL = re.compile(rb'(?<!\\)"ttl": ?([0-9]{1,8}(?:\.[0-9]{1,6})?)[,}]')
 
 _FIELDS = frozenset({"host", "port", "weight", "state", "labels", "owner", "ttl"})
@@ -155,6 +164,10 @@ def _decode(key: str, value: bytes) -> Record:
         text = value.decode().strip()
     except UnicodeDecodeError:
         raise RecordError("the value is not UTF-8 text") from None
+    if plain := _PLAIN.fullmatch(text):
+        host, port, owner, ttl = plain.groups()
+        if int(port) <= MAX_PORT:
+            return Record(Backend(service, id_, host, int(port)), owner, None if ttl is None else float(ttl))
     if not text.startswith("{"):
         host, port = parse_address(text, quoted=False)
         if id_.endswith(":udp"):  # as registrator marks them

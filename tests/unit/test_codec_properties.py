@@ -5,7 +5,7 @@ import json
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from records import read
 
@@ -199,3 +199,36 @@ def test_a_ttl_that_no_reader_would_accept_is_not_written(ttl: float) -> None:
 def test_a_host_is_written_in_its_canonical_form() -> None:
     assert json.loads(encode(backend(host="2001:DB8:0::1", id="a")))["host"] == str(ipaddress.ip_address("2001:db8::1"))
     assert json.loads(encode(backend(host="App.Example", id="a")))["host"] == "app.example"
+
+
+@given(
+    st.one_of(_at_the_edges.map(str), _hosts, st.sampled_from(["1.2.3.256", "01.2.3.4", "1.2.3", "1.2.3.4.5", ""])),
+    st.one_of(st.integers(-1, 70000), st.sampled_from([65535, 65536])),
+    st.none()
+    | st.text(st.characters(max_codepoint=0x17F), max_size=40)
+    | st.sampled_from(["", "a" * 1024, "a" * 1025]),
+    st.none() | st.floats(0, 1e9).map(lambda seconds: round(seconds, 1)),
+)
+@example("10.0.0.1", 65536, "owner", 10.0)
+@example("10.0.0.1", 0, "owner", 10.0)
+@example("224.0.0.1", 80, "owner", 10.0)
+@example("1.2.3.256", 80, "owner", 10.0)
+@example("10.0.0.1", 80, 'an "owner"', 10.0)
+@example("10.0.0.1", 80, "a\\b", 10.0)
+@example("10.0.0.1", 80, "\u00e9\u00a0", 10.0)
+@example("10.0.0.1", 80, "a\u007f", None)
+@example("10.0.0.1", 80, "a" * 1025, None)
+@example("10.0.0.1", 80, "owner", 0.0)
+@example("10.0.0.1", 80, "owner", 40_000_000.0)
+def test_a_usual_record_is_read_as_any_other(host: str, port: int, owner: str | None, ttl: float | None) -> None:
+    fields = {"host": host, "port": port, "owner": owner, "ttl": ttl}
+    text = json.dumps({name: value for name, value in fields.items() if value is not None}, ensure_ascii=False)
+    usual, other = decode("web/a", text.encode()), decode("web/a", text.replace("{", "{ ", 1).encode())
+    assert usual == other
+    if isinstance(usual, Record):
+        assert list(map(type, usual)) == list(map(type, other))
+
+
+def test_what_follows_the_owner_is_no_part_of_the_owner() -> None:
+    some = decode("web/a", b'{"host": "10.0.0.1", "port": 80, "owner": "host-1", "zone": "b"}')
+    assert some == Record(backend("web", "a", "10.0.0.1", 80, labels={"zone": "b"}), "host-1")
