@@ -27,6 +27,7 @@ from discovery_haproxy.fallback.composing import Composed, Wanted
 from discovery_haproxy.fallback.containment import Containment, Inputs
 from discovery_haproxy.fallback.search import Deployment
 from discovery_haproxy.label_routes.router import LabelRouter
+from discovery_haproxy.limits import LIMITS, Limits
 from discovery_haproxy.managed.run_files import RunFiles
 from discovery_haproxy.managed.stopping import stop_orphans
 from discovery_haproxy.managed.target import ManagedHAProxy
@@ -53,9 +54,10 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
 
     Config: ClassVar[type[PluginConfig]] = HAProxyConfig
 
-    def __init__(self, config: HAProxyConfig, context: Context) -> None:
+    def __init__(self, config: HAProxyConfig, context: Context, limits: Limits = LIMITS) -> None:
         """Store the arguments; `setup` finds HAProxy."""
         super().__init__(config, context)
+        self._limits = limits
         self._files = RunFiles(context.run_dir)
         written = config.external.file if config.external else None
         self._path = written or self._files.config
@@ -63,7 +65,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._route_map = route_map_path(self._path)
         self._target: Target | None = None
         self._checker: Checker | None = None
-        self._upgrades = Upgrades(context.log)
+        self._upgrades = Upgrades(context.log, limits)
         self._digests = FileDigests()
         self._renderer = Renderer()
         self._on_disk = OnDisk()
@@ -99,7 +101,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self._target = ManagedHAProxy(self.context.run_dir, self.context.log, binary, self.context.request_apply)
         self._target.verify(self.config)
         await self._target.open()
-        self._deployer = Deployer(self._target, self._digests, self.context.state_dir, self.context.log)
+        self._deployer = Deployer(self._target, self._digests, self.context.state_dir, self.context.log, self._limits)
         self._watch_files()
 
     async def apply(self, update: Update) -> None:

@@ -6,16 +6,17 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 import structlog
 from structlog.testing import LogCapture
 
 from discovery import Snapshot
 from discovery.testing import eventually
-from discovery_haproxy.deployment import background_check
 from discovery_haproxy.deployment.background_check import BackgroundCheck
+from discovery_haproxy.limits import Limits
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.rendering.render import Rendered, Runtime, render
+
+NO_DELAYS = Limits(check_delay=0.0, check_repeat=0.0, check_pause_share=0.0)
 
 
 class WaitingChecker:
@@ -49,17 +50,9 @@ class WaitingChecker:
 @asynccontextmanager
 async def running(log: LogCapture) -> AsyncIterator[BackgroundCheck]:
     """Return a background check, which ends with the block."""
-    found = BackgroundCheck(structlog.wrap_logger(None, processors=[log]))
+    found = BackgroundCheck(structlog.wrap_logger(None, processors=[log]), NO_DELAYS)
     yield found
     await found.stop()
-
-
-@pytest.fixture(autouse=True)
-def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check at once."""
-    monkeypatch.setattr(background_check, "_DELAY", 0.0)
-    monkeypatch.setattr(background_check, "_REPEAT", 0.0)
-    monkeypatch.setattr(background_check, "_PAUSE_SHARE", 0.0)
 
 
 def configurations(count: int) -> list[Rendered]:

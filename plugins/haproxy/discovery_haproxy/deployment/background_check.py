@@ -15,16 +15,9 @@ from discovery import ApplyError
 from discovery.toolkit import cancel_and_wait
 from discovery_haproxy.deployment.checking import Checker
 from discovery_haproxy.deployment.faults import Refusal
+from discovery_haproxy.limits import Limits
 from discovery_haproxy.program.binary import KILLED
 from discovery_haproxy.rendering.render import Rendered
-
-_DELAY = 1.0
-"""Seconds from a change to its check: the changes of a burst are checked together."""
-_PAUSE_SHARE = 19.0
-"""Seconds without a check for each second of a check: checks take at most 5 % of a core. With 100,000 backends, whose
-check takes some 6 s, there is one in 2 minutes."""
-_REPEAT = 30.0
-"""Least seconds until what was refused is checked again: a file that was missing may have come back."""
 
 
 class _Subject(NamedTuple):
@@ -37,9 +30,10 @@ class _Subject(NamedTuple):
 class BackgroundCheck:
     """Checks the newest configuration that was changed without a check. Belongs to one event loop."""
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
-        """Store the argument."""
+    def __init__(self, log: FilteringBoundLogger, limits: Limits) -> None:
+        """Store the arguments."""
         self._log = log
+        self._limits = limits
         self._newest: _Subject | None = None
         self._pause = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -72,7 +66,7 @@ class BackgroundCheck:
             await cancel_and_wait(self._task)
 
     async def _run(self) -> None:
-        await asyncio.sleep(max(_DELAY, self._pause))
+        await asyncio.sleep(max(self._limits.check_delay, self._pause))
         while (subject := self._newest) is not None:
             started = time.monotonic()
             checked, refusal = True, None
@@ -81,16 +75,16 @@ class BackgroundCheck:
             except (ApplyError, OSError) as error:  # such as a shortage of descriptors
                 checked = False
                 self._log.warning("the file behind a change could not be checked", reason=str(error))
-            self._pause = _PAUSE_SHARE * (time.monotonic() - started)
+            self._pause = self._limits.check_pause_share * (time.monotonic() - started)
             if self._newest is not subject:
-                await asyncio.sleep(max(_DELAY, self._pause))
+                await asyncio.sleep(max(self._limits.check_delay, self._pause))
             elif not checked:
                 self._newest = None  # until the next change
             elif refusal is None:
                 self.settle()
             else:
                 self._refuse(refusal)
-                await asyncio.sleep(max(_REPEAT, self._pause))
+                await asyncio.sleep(max(self._limits.check_repeat, self._pause))
 
     def _refuse(self, refusal: Refusal) -> None:
         if self.refusal is None or self.refusal.message != refusal.message:

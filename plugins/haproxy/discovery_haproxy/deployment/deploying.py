@@ -14,6 +14,7 @@ from discovery_haproxy.deployment.digests import FileDigests
 from discovery_haproxy.deployment.faults import Fault, Refusal
 from discovery_haproxy.deployment.refusals import Attempt, Refusals
 from discovery_haproxy.deployment.target import RefusedError, Target
+from discovery_haproxy.limits import Limits
 from discovery_haproxy.rendering.render import Rendered
 
 _CANNOT_BIND = re.compile(r"Binding \[\S*:(\d+)\] for .* for \[(\S+)\]")
@@ -23,7 +24,9 @@ _CANNOT_BIND = re.compile(r"Binding \[\S*:(\d+)\] for .* for \[(\S+)\]")
 class Deployer:
     """Deploys configurations to one HAProxy, and remembers what HAProxy has refused to load."""
 
-    def __init__(self, target: Target, digests: FileDigests, state_dir: Path, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, target: Target, digests: FileDigests, state_dir: Path, log: FilteringBoundLogger, limits: Limits
+    ) -> None:
         """Store the arguments. `state_dir` keeps the refusals for the next daemon."""
         self._target = target
         self._digests = digests
@@ -31,7 +34,7 @@ class Deployer:
         self._refusals = Refusals(state_dir / "refused.json")
         if not target.running:
             self._refusals.clear()  # the start of a new HAProxy disturbs nobody, and may succeed
-        self.background = BackgroundCheck(log)
+        self.background = BackgroundCheck(log, limits)
         """The check of what commands have changed."""
         self.missed_binds: frozenset[str] = frozenset()
         """The addresses that the last attempt could not listen on."""

@@ -8,10 +8,9 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError
+from discovery_haproxy.limits import Limits
 from discovery_haproxy.program.binary import Binary, Stamp, locate, stamp_of
 
-_COMPLETE_SECONDS = 10.0
-"""Seconds that a replacement of the file may take in which the file is missing or incomplete; it takes milliseconds."""
 _UNCHANGED_SECONDS = 0.2
 """Seconds without a change after which a file counts as complete."""
 
@@ -19,9 +18,10 @@ _UNCHANGED_SECONDS = 0.2
 class Upgrades:
     """Notices that the file of an instance's program was replaced. Belongs to one event loop."""
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
-        """Store the argument."""
+    def __init__(self, log: FilteringBoundLogger, limits: Limits) -> None:
+        """Store the arguments."""
         self._log = log
+        self._limits = limits
         self._seen: Stamp | None = None
         self._reported: Stamp | None = None
         self._replacement: Binary | None = None
@@ -55,7 +55,9 @@ class Upgrades:
                 self.fault = None
                 return binary
         try:
-            replacement = await _locate_complete(known.path, configured, _COMPLETE_SECONDS if not self.fault else 0)
+            replacement = await _locate_complete(
+                known.path, configured, self._limits.replacement if not self.fault else 0
+            )
         except ApplyError as error:
             fault = f"the HAProxy program was replaced, and cannot be used: {error}"
             if self.fault != fault:

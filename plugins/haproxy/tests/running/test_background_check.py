@@ -3,23 +3,17 @@
 import asyncio
 from pathlib import Path
 
-import pytest
 import trustme
 from haproxy_driver import ConsumerDriver, Drive, live_servers, ways
 
 from discovery import Backend
 from discovery.testing import eventually
-from discovery_haproxy.deployment import background_check
+from discovery_haproxy.limits import Limits
 
 Origins = tuple[Backend, ...]
 
 
-@pytest.fixture(autouse=True)
-def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the delays."""
-    monkeypatch.setattr(background_check, "_DELAY", 0.05)
-    monkeypatch.setattr(background_check, "_REPEAT", 0.1)
-    monkeypatch.setattr(background_check, "_PAUSE_SHARE", 0.5)
+QUICK = Limits(check_delay=0.05, check_repeat=0.1, check_pause_share=0.5)
 
 
 async def would_start(driver: ConsumerDriver, haproxy: Path) -> bool:
@@ -36,7 +30,7 @@ async def test_a_file_that_haproxy_could_not_start_from_is_reported_and_kept_out
     trustme.CA().cert_pem.write_to_path(str(authority))
     secure = {"bind": bind, "server_options": f"ssl verify required ca-file {authority}", "check": False}
     other = {"bind": f"unix:{tmp_path}/other.sock", "check": False}
-    async with drive(services={"web": secure, "other": other}) as driver:
+    async with drive(limits=QUICK, services={"web": secure, "other": other}) as driver:
         others = [Backend("other", each.id, each.host, each.port) for each in origins]
         await driver.apply(origins[0], others[0])
         authority.rename(away)

@@ -12,7 +12,7 @@ from haproxy_web import Fetch
 
 from discovery import ApplyError, Backend
 from discovery.testing import backend, eventually, free_port
-from discovery_haproxy.deployment import background_check
+from discovery_haproxy.limits import Limits
 from discovery_haproxy.program.control_socket import ControlSocket
 from discovery_haproxy.text.configuration import parse
 
@@ -147,10 +147,8 @@ async def test_a_fault_of_the_operators_file_is_named_and_servers_follow_the_reg
     origins: Origins,
     fetch: Fetch,
     bind: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(background_check, "_DELAY", 0.05)
-    async with drive(**options()) as driver:
+    async with drive(**options(), limits=Limits(check_delay=0.05)) as driver:
         await driver.apply(web(origins[0]))
         good = own.read_text()
         own.write_text(good.replace("default_backend", "defult_backend"))

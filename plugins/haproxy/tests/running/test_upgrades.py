@@ -12,6 +12,7 @@ from haproxy_web import Fetch
 
 from discovery import Backend
 from discovery.testing import eventually
+from discovery_haproxy.limits import Limits
 from discovery_haproxy.program.process import read_process
 
 Origins = tuple[Backend, ...]
@@ -115,11 +116,10 @@ async def test_a_file_that_is_replaced_in_two_steps_causes_no_error(
 
 
 async def test_a_replacement_that_does_not_run_keeps_no_server_from_following_the_registry(
-    drive: Drive, fetch: Fetch, origins: Origins, bind: str, program: Path, install: Install, other_haproxy: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr("discovery_haproxy.program.upgrades._COMPLETE_SECONDS", 0.5)
-    async with drive(services={"web": {"bind": bind}}, binary=program) as driver:
+    drive: Drive, fetch: Fetch, origins: Origins, bind: str, program: Path, install: Install, other_haproxy: Path
+) -> None:
+    limits = Limits(replacement=0.5)
+    async with drive(services={"web": {"bind": bind}}, binary=program, limits=limits) as driver:
         await driver.apply(origins[0])
         master = driver.master
         broken = program.with_name("broken")

@@ -18,6 +18,7 @@ from structlog.testing import LogCapture
 from discovery import Backend, Context, Snapshot, Update, diff
 from discovery.testing import eventually, require_program, within
 from discovery_haproxy.consumer import HAProxyConsumer
+from discovery_haproxy.limits import LIMITS, Limits
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program.control_socket import ControlSocket, Processes
 from discovery_haproxy.program.process import Process, find_processes, masters
@@ -30,7 +31,7 @@ from discovery_haproxy.text.configuration import parse
 class ConsumerDriver:
     """Calls the methods of a consumer as the core does, and collects the consumer's log."""
 
-    def __init__(self, run_dir: Path, state_dir: Path, **config: Any) -> None:
+    def __init__(self, run_dir: Path, state_dir: Path, *, limits: Limits = LIMITS, **config: Any) -> None:
         self.run_dir = run_dir
         self.state_dir = state_dir
         self.log = LogCapture()
@@ -45,7 +46,7 @@ class ConsumerDriver:
 
         context = Context("edge", run_dir, log, request_apply, state_dir=state_dir)
         self._config = config
-        self.consumer = HAProxyConsumer(self.configured(), context)
+        self.consumer = HAProxyConsumer(self.configured(), context, limits)
         self._applied: Snapshot | None = None
         self._revision = 0
 
