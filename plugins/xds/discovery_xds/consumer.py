@@ -64,6 +64,7 @@ class XdsConsumer(Consumer[XdsConfig]):
         if self._builder is None:
             self._builder = Builder(self.config, self._server.catalog)
         self._server.publish(self._builder.build(update))
+        await asyncio.sleep(0)  # streams write in this turn, before what the core does after an apply
 
     async def preview(self, update: Update) -> str:
         """Return the listeners with their routes, and the services with their backends."""

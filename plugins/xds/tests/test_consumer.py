@@ -37,6 +37,18 @@ async def test_a_client_gets_what_it_names_and_then_only_changes(delta: bool) ->
         assert driven.figure("streams_behind") == 0
 
 
+async def test_a_change_is_on_its_way_when_apply_returns() -> None:
+    async with driving() as driven, raw_client(driven.address) as client:
+        await driven.apply(backend())
+        await client.ask(Kind.ENDPOINTS, "web")
+        await client.read_and_confirm(Kind.ENDPOINTS, "web")
+        await eventually(lambda: driven.figure("acks", kind="eds") == 1)
+        await driven.apply(backend(port=81))
+        assert driven.consumer._server is not None
+        (stream,) = driven.consumer._server.streams
+        assert stream.subscriptions[Kind.ENDPOINTS].unconfirmed is not None
+
+
 async def test_no_client_is_answered_before_the_first_snapshot() -> None:
     async with driving() as driven, raw_client(driven.address) as client:
         await client.ask(Kind.CLUSTER)
