@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from collections.abc import Iterable, Iterator
 from importlib.metadata import distributions
 from pathlib import Path
@@ -87,7 +88,11 @@ def _environment(root: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         wheels, constraints = Path(temporary, "wheels"), Path(temporary, "constraints.txt")
         constraints.write_text("".join(sorted(_tested_versions())))
-        _pip("wheel", "--no-deps", "--wheel-dir", wheels, *projects)
+        # One environment to build all of them in, where pip would make one for each.
+        backend = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+        _pip("install", "--target", Path(temporary, "backend"), *backend)
+        wheel = ("--no-deps", "--no-build-isolation", "--wheel-dir", wheels)
+        _pip("wheel", *wheel, *projects, PYTHONPATH=str(Path(temporary, "backend")))
         install = ("--no-compile", "--only-binary", ":all:", "--constraint", constraints, "--target", packages)
         _pip("install", *install, *sorted(wheels.glob("*.whl")))
     shutil.rmtree(packages / "bin")  # scripts that name this machine's interpreter
@@ -223,8 +228,9 @@ def _directory(path: Path, mode: int = 0o755, owner: int = 0) -> None:
         os.chown(path, owner, owner)
 
 
-def _pip(*arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], check=True)
+def _pip(*arguments: str | Path, **environment: str) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", *arguments]
+    subprocess.run(command, env={**os.environ, **environment}, check=True)
 
 
 def _output(*command: str | Path) -> str:
