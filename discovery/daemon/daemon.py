@@ -175,7 +175,7 @@ class Daemon:
                 ready = True
                 systemd.notify("READY=1", f"STATUS=running on {self._settings.registry}")
             if statuses and all(each.phase is Phase.DEAD for each in statuses):
-                self._log.error("nothing of what is configured can run")
+                self._log.error("none of the configured instances can run")
                 return 1
             self._fleet.close_unused_sockets()
             self._link.feed.raise_if_failed()
