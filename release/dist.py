@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from release import commands, completions, manpages, packages, sbom, versions
+from release import commands, completions, manpages, packages, sbom, singlefile, versions
 from release.commands import ReleaseError
 
 SUMS = "SHA256SUMS"
@@ -36,8 +36,12 @@ def make(target: Path) -> None:
             commands.install(python, f"{packages.core(wheels)}[demo]")  # etcd and HAProxy, for where PATH lacks them
             packages.try_out(directory / "wheels", python.with_name("discovery"))
             extras = write_extras(target, directory, python.with_name("discovery"), epoch=epoch)
+        with _step("a single file, with the demo"):
+            single = singlefile.build(target, wheels, versions.version(), epoch=epoch)
+            (directory / "single").mkdir()
+            packages.try_out(directory / "single", single, PEX_ROOT=str(directory / "pex"))
     write_sums(target)
-    files = (*built, bill, extras, target / SUMS)
+    files = (*built, bill, extras, single, target / SUMS)
     print(f"==> {target}: {len(files)} files of version {versions.version()}")
 
 

@@ -44,23 +44,23 @@ def core(wheels: tuple[Path, ...]) -> Path:
     return found
 
 
-def try_out(directory: Path, *discovery: str | Path) -> str:
+def try_out(directory: Path, *discovery: str | Path, **more: str) -> str:
     """Run `discovery` from an empty directory: its version, its plugins, its commands and the demo.
 
-    Return what the demo printed. Raises ReleaseError.
+    `more` are environment variables. Return what the demo printed. Raises ReleaseError.
     """
     empty = directory / "empty"
     empty.mkdir()
-    stated = run(*discovery, "version", cwd=empty).split()[-1]
+    stated = run(*discovery, "version", cwd=empty, **more).split()[-1]
     if stated != versions.version():
         raise ReleaseError(f"`discovery version` states {stated}, and not {versions.version()}")
-    listed = json.loads(run(*discovery, "plugins", "--json", cwd=empty))
+    listed = json.loads(run(*discovery, "plugins", "--json", cwd=empty, **more))
     found = {what for each in listed if not each["error"] for what in each["provides"]}
     if missing := PROVIDED - found:
         raise ReleaseError(f"missing or broken: {', '.join(sorted(missing))}")
     for command in COMMANDS:
-        run(*discovery, "help", *command.split(), cwd=empty)
-    said = run(*discovery, "demo", "--exit", cwd=empty)
+        run(*discovery, "help", *command.split(), cwd=empty, **more)
+    said = run(*discovery, "demo", "--exit", cwd=empty, **more)
     if " requests during the move, 0 failed: " not in said:
         raise ReleaseError(f"the demo is not green:\n{said}")
     if left := sorted(empty.iterdir()):

@@ -6,9 +6,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from ambassadors import Directory
+from daemons import Starter
+from proxies import Serve, answers
 
-from discovery.testing import require_program
-from release import commands, dist, packages, versions
+from discovery.testing import free_port, require_program
+from release import commands, dist, packages, singlefile, versions
 from release.commands import ReleaseError
 
 pytestmark = pytest.mark.timeout(600)
@@ -32,6 +35,26 @@ def test_the_wheels_run_the_demo_in_an_empty_environment(tmp_path: Path) -> None
     packages.try_out(tmp_path / "environment", python.with_name("discovery"))
     dist.write_sums(tmp_path / "dist")
     subprocess.run(["sha256sum", "--check", "--strict", dist.SUMS], cwd=tmp_path / "dist", check=True)
+
+
+@pytest.mark.costly
+def test_the_single_file_runs_the_demo_and_the_workers_of_the_tcp_proxy(
+    tmp_path: Path, start_daemon: Starter, directory: Directory, named: Serve
+) -> None:
+    """Plugins are found in it, and what runs as `sys.executable -m ...` finds its modules."""
+    for name in ("etcd", "haproxy"):
+        require_program(name, wheel=False)
+    packages.build(tmp_path / "dist", epoch=EPOCH)
+    single = singlefile.build(tmp_path / "dist", packages.wheels(tmp_path / "dist"), versions.version(), epoch=EPOCH)
+    root = str(tmp_path / "pex")
+    packages.try_out(tmp_path, single, PEX_ROOT=root)
+    directory.put("web", named("one").port)
+    start_daemon.environment["PEX_ROOT"] = root
+    port = free_port()
+    options = ("--plugin", "tcpproxy", "--set", f"tcpproxy.listen.web=127.0.0.1:{port}")
+    daemon = start_daemon("--registry", directory.url, *options, program=single)
+    answers(port, "one")
+    assert daemon.stop() == 0
 
 
 @pytest.mark.exhaustive
