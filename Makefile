@@ -28,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo tutorial images etcd envoy resolved coredns test test-current test-faults test-docker test-swap test-all lint format bench version dist clean
+.PHONY: help demo tutorial images etcd envoy resolved coredns test test-current test-faults test-docker test-swap test-all lint format bench version dist platforms clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -40,7 +40,7 @@ demo: $(VENV)/.demo ## See it work: etcd, HAProxy and three web servers on this 
 tutorial: $(VENV)/.tutorial ## The tutorial in docs/ambassador.md: a machine loses power under load; root, Docker, two minutes
 	@PYTHONPATH=deploy/tutorial $(BIN)/python -m tutorial $(ARGS)
 
-images: $(VENV)/.demo ## The container images of deploy/images, without any registry: ENGINE=podman, PREFIX=polvi/, TAG=0.1.0
+images: $(VENV)/.demo ## The container images of deploy/images, without any registry: ENGINE=podman, PREFIX=polvi/, TAG=0.2.0
 	@$(BIN)/python deploy/images/build.py build --engine $(ENGINE) --prefix "$(PREFIX)" --tag $(TAG) $(ARGS)
 
 etcd: $(VENV)/.dev ## A current etcd for the tests: built with Go (minutes, once), kept in your cache directory
@@ -97,6 +97,9 @@ version: $(VENV)/.demo ## One version for all distributions: make version VERSIO
 
 dist: $(VENV)/.dev ## All files of a release in dist/: built, checked, and tried in an empty environment (minutes)
 	@$(BIN)/python -m release.dist $(ARGS)
+
+platforms: $(VENV)/.dev ## After `make dist`: whether wheels of all dependencies exist for Python 3.11 to 3.14, x86-64 and aarch64
+	@$(BIN)/python -m release.platforms
 
 clean: ## Remove the environment, caches and builds
 	rm -rf .venv .venv-current .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
