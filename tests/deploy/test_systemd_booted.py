@@ -120,4 +120,4 @@ def test_a_crash_fails_no_request_and_a_stop_leaves_nothing_behind(
     assert machine.users_with_processes() & {"discovery", "discovery-ambassador"} == set()
     machine.systemctl("start", DAEMON)
     machine.systemctl("reload", DAEMON)
-    assert machine.is_active(DAEMON)
+    eventually_sync(lambda: machine.is_active(DAEMON), "the reload to end", timeout=60)
