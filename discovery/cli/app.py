@@ -1,13 +1,12 @@
 """The typer app: the global options and the table of commands."""
 
 import os
-import sys
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from discovery.cli.group import SETTINGS, CommandGroup, help_of
+from discovery.cli.group import SETTINGS, CommandGroup, help_of, load_structlog_without_rich
 from discovery.cli.options import LogFormat, LogLevel
 
 
@@ -66,21 +65,7 @@ def discovery(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit
-    _load_structlog_without_rich()
+    load_structlog_without_rich()
     # The environment passes the options on, so that child processes log in the same way.
     given = {"LOG_LEVEL": log_level, "LOG_FORMAT": log_format, "DEBUG": "1" if debug else None}
     os.environ.update({f"DISCOVERY_{name}": value for name, value in given.items() if value is not None})
-
-
-def _load_structlog_without_rich() -> None:
-    """Import structlog without rich, which structlog imports to format tracebacks if rich is installed.
-
-    The project does not use that format, and rich takes time to import and 5 MiB of memory.
-    """
-    modules: dict[str, Any] = sys.modules
-    if "rich" not in modules:
-        modules["rich"] = None
-        try:
-            import structlog  # noqa: F401
-        finally:
-            del modules["rich"]

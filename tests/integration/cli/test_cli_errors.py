@@ -145,6 +145,16 @@ def test_help_loads_nothing_heavy() -> None:
     )
 
 
+@pytest.mark.parametrize("command", ["register-container", "ambassador"])
+def test_a_command_of_a_plugin_loads_no_rich(command: str) -> None:
+    """Which structlog imports if nothing keeps it from that: 5 MiB."""
+    script = f"import sys; from discovery.cli import main; main([{command!r}, '--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "structlog" in loaded
+    assert "rich" not in loaded
+
+
 def test_a_command_loads_no_other() -> None:
     script = (
         "import sys; from discovery.cli import main; main(['stop', '--help']); print(*sys.modules, file=sys.stderr)"
