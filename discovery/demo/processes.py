@@ -22,6 +22,9 @@ _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECONDS = 0.02
 """Seconds between two evaluations of a condition: short for the person who watches."""
 
+_REAP_SECONDS = 0.01
+"""Seconds between two attempts to reap orphaned descendants, which end at once."""
+
 T = TypeVar("T")
 
 
@@ -175,8 +178,11 @@ def _kill_the_rest() -> None:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            # No wait for a single one: the first process of a container ends after every other one has been reaped.
             with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(_REAP_SECONDS)
 
 
 def _own_children() -> Iterable[int]:

@@ -111,6 +111,7 @@ def test_no_request_fails_when_a_machine_loses_power_and_returns(place: Path, im
     # Requests were held while there was no backend, for as long as the lease of a dead machine stands and no longer.
     assert result["held"] > 0
     assert result["longest_hold"] <= PATIENCE * result["longest_hold_allowed"]
+    assert result["in_flight"] > 0
     assert result["in_flight_longest"] <= PATIENCE * UNACKNOWLEDGED
     assert picture.read_bytes().startswith(b"\x89PNG")
     picture.unlink()

@@ -22,6 +22,7 @@ def test_every_part_of_the_core_is_in_the_house() -> None:
     "path",
     [
         "README.md",
+        "docs/ambassador.md",
         "docs/checks.md",
         "docs/swapping.md",
         *(

@@ -23,7 +23,10 @@ UNACKNOWLEDGED = 15.0
 _BRIDGE_ADDRESSES = ("10.132.0.1/24", "203.0.113.1/24")
 _STEADY = 3.0
 """Seconds of requests before, between and after the events."""
+_HUNG = 0.2
+"""Seconds for which Apache answers nothing before its machine loses power: ten requests are in flight then."""
 _START_SECONDS = 120.0
+"""Seconds within which a step has to show its effect, on a busy machine."""
 _REFUSED = "belongs to"
 """What docker-register says of a key that another owner holds."""
 
@@ -170,6 +173,10 @@ class Story:
     def _cut_power(self) -> tuple[Cut, list[Member]]:
         old = self._machines.members("b")
         self._step("Machine a loses power")
+        self._machines["a"].suspend_container("apache.service")
+        hung = time.monotonic()
+        self._stage.wait(lambda: time.monotonic() - hung >= _HUNG, "requests are in flight")
+        self._tell("a moment before, Apache on a takes requests and answers no more, so that some are in flight")
         begun = time.monotonic()
         self._event("a loses power")
         ended = self._machines["a"].power_off()
