@@ -132,7 +132,9 @@ class Booted:
         import_image(self._engine)
         places = {**program_places(), **self._volumes}
         volumes: dict[str, Any] = {here: {"bind": there, "mode": "ro"} for here, there in places.items()}
-        volumes["/sys/fs/cgroup"] = {"bind": "/sys/fs/cgroup", "mode": "rw"}
+        # systemd mounts what is missing below /sys/fs/cgroup, and then makes the directory read-only. So it is the
+        # container's own, with the one hierarchy that systemd needs; this machine's directory stays as it is.
+        volumes["/sys/fs/cgroup/systemd"] = {"bind": "/sys/fs/cgroup/systemd", "mode": "rw"}
         self._container = client.containers.create(
             IMAGE,
             command=["/lib/systemd/systemd", "--unit=lab.target", "--show-status=false"],
@@ -140,7 +142,7 @@ class Booted:
             cgroupns="host",
             cap_add=["SYS_ADMIN"],
             security_opt=["seccomp=unconfined", "apparmor=unconfined"],
-            tmpfs={"/run": "exec", "/run/lock": "", "/tmp": ""},
+            tmpfs={"/run": "exec", "/run/lock": "", "/tmp": "", "/sys/fs/cgroup": ""},
             volumes=volumes,
             environment={"container": "docker"},
             stop_signal="SIGRTMIN+3",
