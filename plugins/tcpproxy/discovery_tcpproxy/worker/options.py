@@ -17,6 +17,8 @@ A dead peer is detected within 7.5 minutes, before usual firewalls forget an idl
 """
 
 
+_TIMER_SHARE = 7 / 8
+"""Share of a limit for the kernel's timers: a timer of Linux may be late by an eighth (kernel/time/timer.c)."""
 _ANSWER_PROBES = 3
 """Probes to a backend that owes an answer, before the connection ends: one or two may be lost."""
 
@@ -72,8 +74,9 @@ def keep_alive(descriptor: int) -> None:
 
 def keep_alive_within(descriptor: int, seconds: float) -> None:
     """Enable keep-alive probes that end a connection after so many seconds without an acknowledgement, 4 s at least."""
-    interval = max(1, int(seconds) // (_ANSWER_PROBES + 1))
-    _probe(descriptor, max(1, int(seconds) - _ANSWER_PROBES * interval), interval, _ANSWER_PROBES)
+    whole = int(seconds * _TIMER_SHARE)
+    interval = max(1, whole // (_ANSWER_PROBES + 1))
+    _probe(descriptor, max(1, whole - _ANSWER_PROBES * interval), interval, _ANSWER_PROBES)
 
 
 def _probe(descriptor: int, idle: int, interval: int, probes: int) -> None:
