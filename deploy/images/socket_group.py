@@ -6,8 +6,8 @@ Nothing from outside is read before: no argument, no environment variable and no
 
 import _signal  # type: ignore[import-not-found]
 
-# Process 1 loses a signal that it neither handles nor blocks; a blocked one waits for the program. Before anything else,
-# and by the module that the interpreter contains: until this line Python has only started, which takes 10 ms.
+# Process 1 loses a signal that it neither handles nor blocks; a blocked one waits for the program. The signals are
+# blocked before anything else, by a module that the interpreter contains: Python's start before takes 10 ms.
 _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP})
 
 import ctypes  # noqa: E402
