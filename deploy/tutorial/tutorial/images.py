@@ -14,12 +14,14 @@ _NAMES = (
     *("polvi/simple-amb", "polvi/docker-register", "polvi/dynamic-etcd-amb"),
     *("user_name/apache", "user_name/haproxy"),
 )
-_HAPROXY = """\
+HAPROXY = """\
 FROM polvi/haproxy
 COPY haproxy.cfg /etc/haproxy/haproxy.cfg
 ENTRYPOINT ["/usr/sbin/haproxy", "-W", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
 CMD []
+HEALTHCHECK NONE
 """
+"""HAProxy alone, with the tutorial's configuration: the health check of its base asks a daemon, which does not run."""
 
 
 def build(machine: Machine, archive: Path, stage: Stage) -> None:
@@ -32,7 +34,7 @@ def build(machine: Machine, archive: Path, stage: Stage) -> None:
     building = stage.start_python("images", str(_BUILD), "build", "--prefix", "polvi/", environment=environment)
     stage.complete(building, "the images are built")
     machine.docker("tag", "polvi/apache", "user_name/apache")
-    context = _context({"Dockerfile": _HAPROXY, "haproxy.cfg": HAPROXY_CONFIG})
+    context = _context({"Dockerfile": HAPROXY, "haproxy.cfg": HAPROXY_CONFIG})
     machine.client.images.build(fileobj=context, custom_context=True, tag="user_name/haproxy", rm=True)
     draft = archive.with_suffix(".draft")
     machine.docker("save", "--output", str(draft), *_NAMES)
