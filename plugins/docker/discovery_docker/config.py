@@ -111,7 +111,8 @@ class ContainerOptions(PluginConfig):
 
     url: Annotated[str, AfterValidator(_engine)] | None = None
     """The engine: `unix:///run/docker.sock`, `tcp://HOST:PORT`, or by the word `docker` or `podman` its socket on this
-    machine. None: DOCKER_HOST, then the first socket that this user may use, Docker's before Podman's."""
+    machine. None: DOCKER_HOST, then the first socket that this user may use, Docker's before Podman's, and Podman's
+    only if Docker is not installed."""
     names: Patterns = ()
     """Containers by name or id. A match with `names`, `images` or `labelled` selects a container."""
     images: Patterns = ()

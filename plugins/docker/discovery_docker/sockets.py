@@ -6,9 +6,13 @@ The sockets of this machine, the first of which is taken that this user may use:
 2. Docker, of this user: $XDG_RUNTIME_DIR/docker.sock
 3. Podman, of the machine: /run/podman/podman.sock
 4. Podman, of this user: $XDG_RUNTIME_DIR/podman/podman.sock
+
+Podman is passed over where Docker is installed: the socket of Docker is away until Docker has started, and a provider
+that took Podman meanwhile would withdraw the records of Docker's containers.
 """
 
 import os
+import shutil
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,9 +20,14 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from discovery import DiscoveryError
+from discovery.toolkit import container_id
 
 PROGRAMS = ("docker", "podman")
 """The words for the first socket of a program, in place of a URL."""
+
+_DIRECTORIES = ("/usr/sbin", "/usr/bin", "/usr/local/bin")
+"""Of dockerd, besides those of PATH: the PATH of a user or a unit may lack them."""
+_PODMAN_REMEDY = '; Docker is installed here, so Podman is followed only by url = "podman"'
 
 
 class EngineError(DiscoveryError):
@@ -56,20 +65,22 @@ def checked_url(text: str) -> str:
 def find_engine(url: str | None, root: Path = Path("/")) -> Found:
     """Return the engine to follow: `url`, or else DOCKER_HOST, or else the first usable socket. Raises EngineError.
 
-    `url` may be the word for a program. `root` is the directory that has the sockets of the machine. Of sockets that
-    this user may not use the first is returned, so that a request tells why.
+    `url` may be the word for a program. `root` is the directory that has the sockets and programs of the machine. Of
+    sockets that this user may not use the first is returned, so that a request tells why. Where Docker is installed,
+    its sockets alone are taken, unless Podman is named.
     """
     given = url or os.environ.get("DOCKER_HOST", "").strip()
     if given and (given := checked_url(given)) not in PROGRAMS:
         return Found(given)
     sockets = [(program, path) for program, path in _local_sockets(root) if given in ("", program)]
-    present = [path for _, path in sockets if _is_socket(path)]
-    usable = [path for path in present if os.access(path, os.R_OK | os.W_OK, effective_ids=True)]
+    docker_alone = not given and _has_docker(root)
+    eligible = [(program, path) for program, path in sockets if program == "docker" or not docker_alone]
+    present = [path for _, path in eligible if _is_socket(path)]
     if not present:
-        raise EngineError(_absent(sockets))
-    first = (usable or present)[0]
+        raise EngineError(_absent(eligible) + (_PODMAN_REMEDY if docker_alone else ""))
+    first = next(filter(_is_usable, present), present[0])
     # Where Podman stands in for Docker, Docker's socket is a link to Podman's.
-    others = [path for path in usable if path.resolve() != first.resolve()]
+    others = [path for _, path in sockets if _is_usable(path) and path.resolve() != first.resolve()]
     return Found(_url(first), tuple(map(_url, others)))
 
 
@@ -81,6 +92,17 @@ def _local_sockets(root: Path) -> tuple[tuple[str, Path], ...]:
         ("podman", root / "run/podman/podman.sock"),
         ("podman", of_user / "podman/podman.sock"),
     )
+
+
+def _has_docker(root: Path) -> bool:
+    """Return True if Docker is installed on this machine. In a container only what is mounted there decides."""
+    places = [*os.environ.get("PATH", "").split(os.pathsep), *_DIRECTORIES]
+    path = os.pathsep.join(str(root / place.lstrip("/")) for place in places if place.startswith("/"))
+    return container_id() is None and shutil.which("dockerd", path=path) is not None
+
+
+def _is_usable(path: Path) -> bool:
+    return _is_socket(path) and os.access(path, os.R_OK | os.W_OK, effective_ids=True)
 
 
 def _is_socket(path: Path) -> bool:

@@ -53,6 +53,12 @@ def test_health_as_podman_checks_it(podman_engine: PodmanEngine) -> None:
         eventually_sync(lambda: seen.get("web-1").health == "unhealthy")
 
 
+def link(socket: Path, engine: LinkedEngine) -> None:
+    """Make `socket` the engine's."""
+    socket.parent.mkdir(parents=True)
+    socket.symlink_to(engine.socket)
+
+
 def test_an_engine_is_found_by_its_socket_and_followed_on_beside_another(
     docker_engine: DockerEngine, podman_engine: PodmanEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,10 +69,6 @@ def test_an_engine_is_found_by_its_socket_and_followed_on_beside_another(
     def find(url: str | None) -> Found:
         return find_engine(url, tmp_path)
 
-    def place(socket: str, engine: LinkedEngine) -> None:
-        (tmp_path / socket).parent.mkdir(parents=True)
-        (tmp_path / socket).symlink_to(engine.socket)
-
     podman_engine.run("of-podman", "busybox")
     dies = podman_engine.run("dies", "busybox")
     pid = podman_engine.pid("dies")
@@ -74,9 +76,9 @@ def test_an_engine_is_found_by_its_socket_and_followed_on_beside_another(
     patience = Patience(reconnect=0.5)
     with Seen(Engine(None, structlog.get_logger(), reconcile=3600, patience=patience, find=find)) as seen:
         eventually_sync(lambda: any("this machine has no socket of Docker" in each for each in seen.errors))
-        place("run/podman/podman.sock", podman_engine)
+        link(tmp_path / "run/podman/podman.sock", podman_engine)
         eventually_sync(lambda: seen.states and seen.names == ["dies", "of-podman"])
-        place("var/run/docker.sock", docker_engine)
+        link(tmp_path / "var/run/docker.sock", docker_engine)
         podman_engine.kill()
         os.kill(pid, signal.SIGKILL)
         gone = f"there is no Docker engine at unix://{tmp_path}/run/podman/podman.sock"
@@ -88,3 +90,22 @@ def test_an_engine_is_found_by_its_socket_and_followed_on_beside_another(
         eventually_sync(lambda: seen.names == ["dies", "of-podman"])
     with following(None, find=find) as seen:
         assert seen.names == ["of-docker"]
+
+
+def test_until_docker_has_started_podman_does_not_take_its_place(
+    docker_engine: DockerEngine, podman_engine: PodmanEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the records of Docker's containers would be withdrawn, and Docker not be followed."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run/user"))
+    monkeypatch.setattr("discovery_docker.sockets.container_id", lambda: None)
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin/dockerd").touch(0o755)
+    link(tmp_path / "run/podman/podman.sock", podman_engine)
+    podman_engine.run("of-podman", "busybox")
+    docker_engine.run("of-docker", "busybox")
+    with Seen(Engine(None, structlog.get_logger(), find=lambda url: find_engine(url, tmp_path))) as seen:
+        eventually_sync(lambda: any('only by url = "podman"' in each for each in seen.errors))
+        assert not seen.states
+        link(tmp_path / "var/run/docker.sock", docker_engine)
+        eventually_sync(lambda: seen.states and seen.names == ["of-docker"])
