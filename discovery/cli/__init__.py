@@ -26,9 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments`, by default `sys.argv`, and return the exit code. Raises no Exception."""
     prepare_streams()
     reset_inherited()
-    # Imports make very many objects and hardly any garbage: the garbage collector would take a tenth of the start.
-    gc.set_threshold(_WHILE_LOADING, 10, 10)
-    gc.callbacks.append(_collect_more_often)
+    _collect_rarely_while_loading()
     try:
         with interrupts_handled():
             code = _run(arguments)
@@ -52,15 +50,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _collect_more_often(_: str, __: object) -> None:
-    """Restore the usual threshold at the first garbage collection, when the imports are complete.
+def _collect_rarely_while_loading() -> None:
+    """Put the first garbage collection off, once in a process, until the imports are complete.
 
-    No collection looks at what was loaded again: with the first listing of 100,000 backends that would take 0.1 s,
-    while the consumers apply the listing. An object in no cycle is still deleted with its last reference.
+    Imports make very many objects and hardly any garbage: the garbage collector would take a tenth of the start.
     """
-    gc.freeze()
-    gc.callbacks.remove(_collect_more_often)
-    gc.set_threshold(_AFTERWARDS, 10, 10)
+    if gc.get_freeze_count() or _collect_more_often in gc.callbacks:
+        return  # the process has called `main` before, or has arranged its garbage collection itself
+    gc.set_threshold(_WHILE_LOADING, 10, 10)
+    gc.callbacks.append(_collect_more_often)
+
+
+def _collect_more_often(phase: str, _: object) -> None:
+    """Restore the usual threshold after the first garbage collection, when the imports are complete.
+
+    No later collection looks at what was loaded: with the first listing of 100,000 backends that would take 0.1 s,
+    while the consumers apply the listing. An object in no cycle is still deleted with its last reference. The freeze
+    comes after that collection: frozen garbage is never finalized.
+    """
+    if phase == "stop":
+        gc.freeze()
+        gc.callbacks.remove(_collect_more_often)
+        gc.set_threshold(_AFTERWARDS, 10, 10)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -184,6 +184,30 @@ print(loading[0] > gc.get_threshold()[0] > 700, gc.get_freeze_count() > 10_000, 
     assert done.stdout.splitlines()[-1] == "True True []"
 
 
+def test_garbage_of_the_start_is_finalized_and_a_second_call_freezes_nothing_more() -> None:
+    script = """
+import gc, weakref
+from discovery.cli import main
+class Cycle:
+    def __init__(self):
+        self.itself = self
+main(["version"])
+main(["version"])
+weakref.finalize(Cycle(), print, "finalized")
+print(len(gc.callbacks))
+while len(gc.callbacks):
+    kept = [[[]], globals().get("kept")]
+frozen = gc.get_freeze_count()
+more = [[each] for each in range(10_000)]
+main(["version"])
+gc.collect()
+print(0 < gc.get_freeze_count() < frozen + 5_000, gc.callbacks, gc.get_threshold()[0])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[2:4] == ["1", "finalized"]
+    assert done.stdout.splitlines()[-1] == "True [] 10000"
+
+
 def test_a_listing_whose_reader_goes_away_ends_quietly(tmp_path: Path) -> None:
     for number in range(300):
         (tmp_path / "web").mkdir(exist_ok=True)
