@@ -44,7 +44,7 @@ def machine(docker_engine: DockerEngine, registry_url: str) -> Iterator[Booted]:
     require_program("haproxy", wheel=False)
     files = unit_files() | {
         "/etc/discovery/environment": f"DISCOVERY_REGISTRY={registry_url}\n",
-        "/etc/discovery/discovery.toml": example("discovery.toml") + CONSUMERS,
+        "/etc/discovery/discovery.toml": example("discovery-external.toml") + CONSUMERS,
         "/etc/discovery/ambassador/web.env": "PORT=83\n",
         f"{UNITS}/discovery-ambassador@web.socket.d/listen.conf": "[Socket]\nListenStream=0.0.0.0:83\n",
         # Longer than a start takes on a busy machine.
