@@ -8,7 +8,7 @@ import typer
 
 from discovery.cli.console import note, result
 from discovery.cli.interrupts import run_coroutine
-from discovery.cli.options import ConfigOption, JsonOption, RunDirOption, settings_of
+from discovery.cli.options import ConfigOption, JsonOption, RunDirOption
 
 
 def health(
@@ -33,7 +33,7 @@ def health(
     from discovery.errors import DiscoveryError
     from discovery.system.rundir import run_dir_path
 
-    directory = run_dir_path(settings_of(config, run_dir=run_dir).run_dir)
+    directory = run_dir_path(_configured_run_dir(config) if run_dir is None else run_dir)
     daemons = run_coroutine(_ask(directory))
     if not daemons and not as_json:
         raise DiscoveryError(
@@ -49,6 +49,26 @@ def health(
             for name, reason in each.get(kind, {}).items():
                 note(f"{name}: {reason}")
     return 0 if healthy else 1
+
+
+def _configured_run_dir(config: Path | None) -> Path | None:
+    """Return the run directory that the file in use names; None if it names none, or if there is no such file.
+
+    No other setting of the file is looked at: a daemon may run well with an earlier text of the file. Raises
+    DiscoveryError, never ConfigError, whose exit code 2 is reserved in a health check of Docker.
+    """
+    from discovery.daemon.configfile import file_in_use, read_file
+    from discovery.errors import ConfigError, DiscoveryError
+
+    if (path := file_in_use(config)) is None:
+        return None
+    try:
+        named = read_file(path).get("run_dir")
+    except ConfigError as error:
+        raise DiscoveryError(f"{error}; the run directory is not known: name it with --run-dir") from None
+    if named is not None and not isinstance(named, str):
+        raise DiscoveryError(f"{path}: run_dir: must be a string; name the run directory with --run-dir")
+    return None if named is None else Path(named)
 
 
 async def _ask(directory: Path) -> list[dict[str, Any]]:

@@ -33,10 +33,10 @@ Ask = Callable[..., tuple[int, str, str]]
 def ask(tmp_path: Path) -> Ask:
     """Return a function that runs `discovery health` for the run directory `run`."""
 
-    def ask(*arguments: str) -> tuple[int, str, str]:
+    def ask(*arguments: str, run_dir: str = str(tmp_path / "run")) -> tuple[int, str, str]:
         done = subprocess.run(
             [sys.executable, "-m", "discovery", "health", *arguments],
-            env={**os.environ, "DISCOVERY_RUN_DIR": str(tmp_path / "run")},
+            env={**os.environ, "DISCOVERY_RUN_DIR": run_dir},
             capture_output=True,
             text=True,
             timeout=within(120),
@@ -88,6 +88,23 @@ def test_a_daemon_that_waits_for_the_registry_is_well_and_not_ready(
     code, out, _ = ask("--ready")
     assert code == 1
     assert "not ready: notified" in out
+
+
+@pytest.mark.parametrize("text", ["run_dir = ", "run_dir = 5", 'run_dir = "there"\nno_such_key = 1'])
+def test_a_fault_of_the_configuration_is_none_of_the_daemons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Ask, text: str
+) -> None:
+    """Docker reserves the exit code 2 of a health check, which would be that of a wrong configuration."""
+    file = tmp_path / "discovery.toml"
+    file.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = ask("--config", str(file))
+    assert code == 1
+    assert f"no daemon runs on the run directory {tmp_path / 'run'}" in err
+
+    code, _, err = ask("--config", str(file), run_dir="")
+    assert code == 1
+    assert f"the run directory {tmp_path / 'there'}" in err if "there" in text else err.startswith(f"discovery: {file}")
 
 
 def test_a_daemon_that_gives_no_answer_is_failing(tmp_path: Path, ask: Ask) -> None:
