@@ -1,8 +1,10 @@
 """How well the daemon is, in a few words: what `/healthz` and `discovery health` have in common. Pure."""
 
+import json
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, Literal
+from zlib import crc32
 
 from discovery.daemon.status import DaemonStatus
 
@@ -10,7 +12,8 @@ Word = Literal["ok", "degraded", "failing"]
 
 _MOST_ENTRIES = 20
 _LONGEST_TEXT = 200
-"""Entries, and bytes of a name or a text, of a summary, which has to fit into one packet of a Unix socket."""
+"""Entries, and bytes in JSON of a name or a text, of a summary. A summary has 8 times as many names and texts as
+entries, and has to fit into one packet of a Unix socket."""
 
 
 def word(status: DaemonStatus) -> Word:
@@ -29,8 +32,8 @@ def summary(status: DaemonStatus) -> dict[str, Any]:
     return {
         "status": word(status),
         "ready": not waiting,
-        "waiting_for": [_short(name) for name in islice(waiting, _MOST_ENTRIES)],
-        "instances": [_short(name) for name in islice(_instances(status), _MOST_ENTRIES)],
+        "waiting_for": [_short_name(name) for name in islice(waiting, _MOST_ENTRIES)],
+        "instances": [_short_name(name) for name in islice(_instances(status), _MOST_ENTRIES)],
         "problems": _some(status.problems),
         "degraded": _some(status.degraded),
         "broken": _some(status.broken),
@@ -43,9 +46,23 @@ def _instances(status: DaemonStatus) -> Iterable[str]:
 
 
 def _some(entries: Mapping[str, str]) -> dict[str, str]:
-    return {_short(name): _short(text) for name, text in islice(entries.items(), _MOST_ENTRIES)}
+    return {_short_name(name): _short(text) for name, text in islice(entries.items(), _MOST_ENTRIES)}
 
 
-def _short(text: str) -> str:
-    plain = text.encode("ascii", "replace").decode("ascii")  # JSON writes six bytes for any other character
-    return plain if len(plain) <= _LONGEST_TEXT else f"{plain[: _LONGEST_TEXT - 3]}..."
+def _short_name(name: str) -> str:
+    """Return `name`, or its beginning and a checksum, so that names with one beginning still differ."""
+    return _short(name, f"...{crc32(json.dumps(name).encode()):08x}")
+
+
+def _short(text: str, mark: str = "...") -> str:
+    """Return `text`, or its beginning and `mark`, so that the JSON has at most _LONGEST_TEXT bytes."""
+    if len(text) <= _LONGEST_TEXT and _bytes(text) <= _LONGEST_TEXT:
+        return text
+    head = text[:_LONGEST_TEXT]
+    while _bytes(head) + len(mark) > _LONGEST_TEXT:
+        head = head[:-1]
+    return head + mark
+
+
+def _bytes(text: str) -> int:
+    return len(json.dumps(text)) - 2  # the quotes; up to 12 bytes a character

@@ -14,7 +14,7 @@ _FULL_SECONDS = 0.01
 """Seconds until a message is sent again over a socket whose buffer is full."""
 MOST_SOCKETS = 250
 """Sockets in one packet; the kernel takes 253 (SCM_MAX_FD)."""
-_MOST_BYTES = 1 << 16
+MOST_BYTES = 1 << 16
 """Bytes of a message: the buffer for one packet. Senders split what is longer."""
 
 
@@ -49,7 +49,7 @@ async def receive(channel: socket.socket) -> tuple[dict[str, Any], list[socket.s
     await readable(channel.fileno())
     # Not recv_fds, which in Python 3.11 ignores its flags: children would get the sockets.
     room = socket.CMSG_SPACE(MOST_SOCKETS * struct.calcsize("i"))
-    data, ancillary, flags, _ = channel.recvmsg(_MOST_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = channel.recvmsg(MOST_BYTES, room, socket.MSG_CMSG_CLOEXEC)
     sockets = []
     for level, kind, rights in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -58,7 +58,7 @@ async def receive(channel: socket.socket) -> tuple[dict[str, Any], list[socket.s
         if not data:
             raise EOFError("it has closed the connection")
         if flags & socket.MSG_TRUNC:
-            raise ValueError(f"a message is longer than {_MOST_BYTES} bytes")
+            raise ValueError(f"a message is longer than {MOST_BYTES} bytes")
         message = json.loads(data)
         if not isinstance(message, dict):
             raise ValueError("a message is no object")
