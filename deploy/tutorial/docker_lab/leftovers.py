@@ -1,30 +1,37 @@
 """Directories of a lab, and what each leads to: processes, mounts, a network namespace, a link and control groups."""
 
 import fcntl
-import json
+import logging
 import os
+import re
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from discovery.errors import ConfigError
+from discovery.system.embedded import find_program
 from discovery.testing import eventually_sync
 
 _PREFIX = "dlab-"
 _CGROUPS = Path("/sys/fs/cgroup")
+_LINK = re.compile(r"dlab[0-9]{1,3}")
+"""What `LinkedEngine` calls its link, and the network namespace behind the link."""
 _REMOVAL_SECONDS = 60
-"""Until the command of the file `removal` is given up: a busy machine removes a dozen containers in this time."""
+"""Until the removal of Podman's containers is given up: a busy machine removes a dozen containers in this time."""
+
+_log = logging.getLogger(__name__)
 
 
 class LabDirectory:
     """A new temporary directory, locked for as long as the directory is in use.
 
     Whatever runs for the directory has a path within the directory on its command line, or the directory of a container
-    as root. The file `name` names the network namespace and the link. The file `removal`, if there is one, has as JSON
-    the command that removes what the directory does not lead to.
+    as root. The file `name` names the network namespace and the link. Only this user has rights to the directory.
     """
 
     def __init__(self) -> None:
@@ -38,7 +45,9 @@ class LabDirectory:
 
     @name.setter
     def name(self, name: str) -> None:
-        (self.path / "name").write_text(name)
+        draft = self.path / "name.draft"
+        draft.write_text(name)
+        draft.rename(self.path / "name")  # whole or not at all: the process may be killed at any time
 
     def kill(self) -> None:
         """End all processes by SIGKILL, those in containers included, and wait for the end of the processes."""
@@ -55,15 +64,39 @@ class LabDirectory:
 
 
 def sweep() -> None:
-    """Remove the directories of labs whose process was killed."""
+    """Remove the directories of labs whose process was killed. What cannot be removed is left, with a warning.
+
+    Everyone may create files in the temporary directory. So only a directory counts that is this user's alone.
+    """
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError), _locked(directory):
-            _remove(directory)
+        try:
+            if not _is_private(directory):
+                continue
+            with _locked(directory):
+                _remove(directory)
+        except (BlockingIOError, FileNotFoundError):  # in use, or removed by another sweep
+            continue
+        except (OSError, AssertionError, subprocess.SubprocessError) as error:
+            _log.warning("%s of an earlier run cannot be removed: %s", directory, error)
 
 
 def delete_namespace(name: str) -> None:
     """Delete the network namespace of a name, if there is one, and every link that has an end there."""
     _try("ip", "netns", "delete", name)
+
+
+def podman_command(directory: Path, *arguments: str) -> list[str]:
+    """Return a command of the Podman whose containers are in a lab's directory, with its `containers.conf` there."""
+    return [
+        *("env", f"CONTAINERS_CONF={directory}/containers.conf", str(find_program("podman"))),
+        *("--root", f"{directory}/data", "--runroot", f"{directory}/run", *arguments),
+    ]
+
+
+def _is_private(directory: Path) -> bool:
+    """Return True if this is a directory, no link to one, of this user, to which nobody else has rights."""
+    status = os.lstat(directory)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
 
 
 def _new_directory() -> tuple[Path, IO[str]]:
@@ -74,7 +107,7 @@ def _new_directory() -> tuple[Path, IO[str]]:
 
 
 def _locked(directory: Path) -> IO[str]:
-    lock = (directory / "lock").open("w")
+    lock = os.fdopen(os.open(directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -84,13 +117,15 @@ def _locked(directory: Path) -> IO[str]:
 
 
 def _remove(directory: Path) -> None:
-    with suppress(OSError, ValueError, subprocess.TimeoutExpired):
-        command = json.loads((directory / "removal").read_text())
-        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_REMOVAL_SECONDS)
+    if (directory / "containers.conf").exists():  # of Podman: the namespaces of its containers would stay
+        command = podman_command(directory, "rm", "--all", "--force", "--time=0")
+        with suppress(OSError, ConfigError, subprocess.TimeoutExpired):
+            subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_REMOVAL_SECONDS
+            )
     eventually_sync(lambda: not _kill(_processes(directory)), f"the processes of {directory} to end")
     _unmount(directory)
-    with suppress(OSError):
-        name = (directory / "name").read_text()
+    if name := _name(directory):
         # The other end of the link is in the namespace, and goes with it.
         delete_namespace(name)
         _try("ip", "link", "delete", name)
@@ -99,6 +134,15 @@ def _remove(directory: Path) -> None:
                 with suppress(OSError):
                     Path(place).rmdir()
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _name(directory: Path) -> str:
+    """Return the name in the file `name` if a lab with this directory can have the name, and else nothing."""
+    with suppress(FileNotFoundError):
+        name = (directory / "name").read_text()
+        if name == directory.name or _LINK.fullmatch(name):
+            return name
+    return ""
 
 
 def _unmount(directory: Path) -> None:

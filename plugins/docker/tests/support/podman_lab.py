@@ -1,11 +1,10 @@
 """A Podman engine for tests, in a network namespace of its own, with images of this machine's programs."""
 
-import json
 import subprocess
 
 from docker_lab import LinkedEngine
+from docker_lab.leftovers import podman_command
 
-from discovery.system.embedded import find_program
 from discovery.testing import eventually_sync, within
 
 _CONFIG = """\
@@ -53,11 +52,6 @@ class PodmanEngine(LinkedEngine):
     def _start_containerd(self) -> None:
         """Configure Podman, which needs no containerd."""
         (self.directory / "containers.conf").write_text(_CONFIG.format(directory=self.directory))
-        # Otherwise the namespaces of its containers stay.
-        (self.directory / "removal").write_text(json.dumps(self._command("rm", "--all", "--force", "--time=0")))
 
     def _command(self, *arguments: str) -> list[str]:
-        return [
-            *("env", f"CONTAINERS_CONF={self.directory}/containers.conf", str(find_program("podman"))),
-            *("--root", f"{self.directory}/data", "--runroot", f"{self.directory}/run", *arguments),
-        ]
+        return podman_command(self.directory, *arguments)
