@@ -69,7 +69,9 @@ class Engine(ABC):
             *("dockerd", "--host", self.url, "--containerd", self.directory / "containerd.sock"),
             *("--data-root", self.directory / "data", "--exec-root", self.directory / "exec"),
             *("--pidfile", self.directory / "pid", "--config-file", self.directory / "daemon.json"),
-            *("--cgroup-parent", f"/{self.name}", "--shutdown-timeout", "2", *options, *self._options()),
+            # The driver systemd, dockerd's choice on a machine of cgroup v2 with systemd, refuses such a parent.
+            *("--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{self.name}"),
+            *("--shutdown-timeout", "2", *options, *self._options()),
         )
         eventually_sync(self._answers, f"dockerd to answer, see {self.log_path}", timeout=_START_SECONDS)
 

@@ -1,6 +1,7 @@
 """The Docker laboratory on which the other tests rely."""
 
 import urllib.request
+from pathlib import Path
 
 from docker_lab import DockerEngine
 
@@ -20,6 +21,12 @@ def test_apache_answers_reports_its_status_and_stops_gracefully(docker_engine: D
     container.stop(timeout=10)
     container.reload()
     assert container.attrs["State"]["ExitCode"] == 0
+
+
+def test_the_control_groups_of_containers_are_below_the_labs_own(docker_engine: DockerEngine) -> None:
+    assert docker_engine.client.info()["CgroupDriver"] == "cgroupfs"
+    docker_engine.run("web-1", "busybox")
+    assert f":/{docker_engine.name}/" in Path(f"/proc/{docker_engine.pid('web-1')}/cgroup").read_text()
 
 
 def test_containers_end_with_a_killed_engine(docker_engine: DockerEngine) -> None:
