@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from docker_lab import linked
 from docker_lab.leftovers import LabDirectory, sweep
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("_requirements")]
@@ -130,4 +131,16 @@ def test_a_name_is_written_whole(temporary: Path) -> None:
     assert (place.path / "name").stat().st_ino != before  # another file, which was complete before
     place.name = place.path.name
     place.remove()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_lab_without_a_free_number_takes_no_other_labs(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run(["ip", "link", "add", "dlab600", "type", "veth", "peer", "name", "dlab600n"], check=True)
+    monkeypatch.setattr(linked.random.SystemRandom, "sample", lambda *_: [600] * 50)
+    try:
+        with pytest.raises(RuntimeError, match="no free number"), linked.DockerEngine():
+            pass
+        assert "dlab600" in links()
+    finally:
+        subprocess.run(["ip", "link", "delete", "dlab600"], check=True)
     assert list(temporary.iterdir()) == []

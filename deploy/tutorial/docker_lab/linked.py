@@ -70,6 +70,10 @@ class LinkedEngine(Engine):
             ).returncode:
                 continue
             break
+        else:
+            raise RuntimeError(
+                f"no free number for a lab in {_ATTEMPTS} attempts: `ip link` lists the links dlab* of other labs"
+            )
         self._place.name = name
         subnet = _SPACE[at]
         here = self.gateway = str(subnet[1])
