@@ -158,6 +158,7 @@ def explain(url: str, error: BaseException) -> EngineError:
 
 class Events:
     """The engine's events that pass the `filters`, each passed to `handle` on the event loop.
+
     The future `opened` is done once the engine sends events, first those since `since` (engine's clock, seconds since
     the epoch). The future `ended` is done after the last event; its exception is the reason.
     """
