@@ -7,7 +7,6 @@ lists all containers again at intervals.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -306,10 +305,13 @@ def _inspect_container(
         container = services.complete(container)
     if not container.is_image_named_by_id:
         return container
-    # An engine may refuse to tell, as one behind a proxy of its API does: the image then has no names.
-    with suppress(APIError):
+    try:
         return replace(container, image_names=parse_image_names(client.inspect_image(container.image_id)))
-    return container
+    except APIError as error:
+        # An engine may refuse to tell, as one behind a proxy of its API does: the image then has no names.
+        if not error.is_client_error():
+            raise
+        return container
 
 
 def _first_leaf(error: BaseException) -> BaseException:

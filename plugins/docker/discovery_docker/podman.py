@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from http import HTTPStatus
 
 import docker
 from docker.errors import APIError
 
 from discovery_docker.container import Container, Port, parse_image_exposed
+from discovery_docker.dockerapi import CALL_TIMEOUT
 
 _API = "v4.0.0"
 """The version of Podman's own API, which later versions of Podman answer, too."""
@@ -18,8 +20,8 @@ _MOST_REMEMBERED = 1024
 class Podman:
     """Completes inspected containers. Each fact is asked for once, since it never changes.
 
-    Where an engine refuses to tell, as one behind a proxy of its API does, a container stays as it is. The methods
-    block; several threads may call them.
+    Where an engine refuses to tell, as one behind a proxy of its API does, a container stays as it is. A failure of the
+    engine is no fact, and is raised. The methods block; several threads may call them.
     """
 
     def __init__(self, client: docker.APIClient) -> None:
@@ -29,7 +31,7 @@ class Podman:
         self._exposed = lru_cache(_MOST_REMEMBERED)(self._ask_exposed)
 
     def complete(self, container: Container) -> Container:
-        """Return the container with what is known of its pod. Raises OSError.
+        """Return the container with what is known of its pod. Raises APIError and OSError.
 
         A container in another's network, as in a pod, has no declared ports there: those of its image stand in.
         """
@@ -38,7 +40,10 @@ class Podman:
         return replace(container, is_infra=self._is_infra(container.id))
 
     def _ask_infra(self, id_: str) -> bool:
-        answer = self._client.get(f"{self._client.base_url}/{_API}/libpod/containers/{id_}/json")
+        url = f"{self._client.base_url}/{_API}/libpod/containers/{id_}/json"
+        answer = self._client.get(url, timeout=CALL_TIMEOUT)
+        if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise APIError(f"{answer.status_code} from {url}", answer, answer.text)
         try:
             document = answer.json() if answer.ok else None
         except ValueError:
@@ -48,5 +53,7 @@ class Podman:
     def _ask_exposed(self, image_id: str) -> tuple[Port, ...]:
         try:
             return parse_image_exposed(self._client.inspect_image(image_id))
-        except APIError:
+        except APIError as error:
+            if not error.is_client_error():
+                raise
             return ()

@@ -1,15 +1,10 @@
 """Labels of services, and what the ingress mesh publishes, by recorded answers: where no Swarm can run."""
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import docker
 import pytest
 from docker.errors import APIError
+from engine_api import Api, served
 
 from discovery.addresses import MachineFacts
 from discovery_docker.candidates import Findings, find_candidates
@@ -27,40 +22,9 @@ NO_MANAGER = (
 )
 
 
-class Api:
-    """A server with the answers of an engine about services; `asked` are the paths of the requests."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.answers: dict[str, tuple[int, object]] = {}
-
-    def has(self, id_: str, **labels: str) -> None:
-        self.answers[id_] = (200, {"ID": id_, "Spec": {"Name": "shop", "Labels": labels}})
-
-
-@contextmanager
-def served(api: Api) -> Iterator[docker.APIClient]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            api.asked.append(self.path)
-            status, answer = api.answers.get(
-                self.path.rpartition("/")[2].partition("?")[0], (404, {"message": "service not found"})
-            )
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with closing(docker.APIClient(f"tcp://127.0.0.1:{server.server_port}", version="1.41")) as client:
-            yield client
-        server.shutdown()
+def has(api: Api, **labels: str) -> None:
+    """Give the service its labels."""
+    api.answers[SHOP] = (200, {"ID": SHOP, "Spec": {"Name": "shop", "Labels": labels}})
 
 
 def task(**labels: str) -> Container:
@@ -69,7 +33,7 @@ def task(**labels: str) -> Container:
 
 def test_labels_of_the_container_override_those_of_its_service() -> None:
     api = Api()
-    api.has(SHOP, SERVICE_NAME="of-service", SERVICE_TAGS="a")
+    has(api, SERVICE_NAME="of-service", SERVICE_TAGS="a")
     with served(api) as client:
         completed = Services({}, client).complete(task(SERVICE_NAME="own"))
     assert completed.labels == {SERVICE: SHOP, "SERVICE_NAME": "own", "SERVICE_TAGS": "a"}
@@ -78,16 +42,16 @@ def test_labels_of_the_container_override_those_of_its_service() -> None:
 
 def test_a_service_is_asked_for_once_until_it_has_changed() -> None:
     api = Api()
-    api.has(SHOP, zone="a")
+    has(api, zone="a")
     with served(api) as client:
         services = Services({}, client)
         services.complete(task())
         assert services.complete(task()).labels["zone"] == "a"
         assert len(api.asked) == 1
-        api.has(SHOP, zone="b")
+        has(api, zone="b")
         services.changed(SHOP)
         assert services.complete(task()).labels["zone"] == "b"
-        api.has(SHOP, zone="c")
+        has(api, zone="c")
         services.expire([SHOP])
         assert services.complete(task()).labels["zone"] == "c"
 
@@ -111,7 +75,7 @@ def test_a_node_that_is_no_manager_is_asked_once_and_what_was_known_stands(statu
         assert len(api.asked) == 1
         assert services.refusal == NO_MANAGER
         services.expire([SHOP])
-        api.has(SHOP, zone="a")
+        has(api, zone="a")
         assert services.complete(task()).labels["zone"] == "a"
         services.expire([SHOP])
         api.answers[SHOP] = (status, {"message": "The swarm does not have a leader."})
@@ -122,7 +86,7 @@ def test_a_node_that_is_no_manager_is_asked_once_and_what_was_known_stands(statu
 
 def test_a_service_that_is_gone_has_the_labels_that_it_had() -> None:
     api = Api()
-    api.has(SHOP, zone="a")
+    has(api, zone="a")
     with served(api) as client:
         services = Services({}, client)
         services.complete(task())
@@ -138,7 +102,7 @@ def test_another_error_fails_the_inspection() -> None:
         services = Services({}, client)
         with pytest.raises(APIError):
             services.complete(task())
-        api.has(SHOP, zone="a")
+        has(api, zone="a")
         assert services.complete(task()).labels["zone"] == "a"
 
 
