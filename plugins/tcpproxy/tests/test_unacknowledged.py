@@ -78,10 +78,13 @@ class Wire:
             raise OSError(ctypes.get_errno(), "setns")
 
     def die(self, how: str) -> None:
-        """Have `far` say nothing any more; `near` may notice that the cable is dead, or not."""
+        """Have `far` say nothing any more; `near` may notice that the cable or the neighbour is dead, or not."""
         self.run(
             self.far, *(("link", "set", "wire", "down") if how == "cable" else ("address", "flush", "dev", "wire"))
         )
+        if how == "neighbour":  # asked for its hardware address three times, as after a minute
+            self.run(self.near, "ntable", "change", "name", "arp_cache", "dev", "wire", "retrans", "100")
+            self.run(self.near, "neighbour", "flush", "dev", "wire")
 
 
 @pytest.fixture
@@ -103,7 +106,7 @@ def is_reset(sock: socket.socket) -> bool:
 
 
 def pair(
-    wire: Wire, start_worker: StartWorker, stack: ExitStack, dying: str
+    wire: Wire, start_worker: StartWorker, stack: ExitStack, dying: str, seconds: float = SECONDS
 ) -> tuple[Any, socket.socket, socket.socket]:
     """A worker on `near`, and a connection through it: the end that is on `far`, and the one that is not."""
     client_at, server_at = (wire.far, wire.near) if dying == "client" else (wire.near, wire.far)
@@ -111,7 +114,7 @@ def pair(
     worker = start_worker(under=wire.under(wire.near))
     with wire.at(wire.near):
         worker.listen(
-            socket.create_server((NEAR, 0)), unacknowledged_timeout=SECONDS, access_log=True, connect_timeout=20.0
+            socket.create_server((NEAR, 0)), unacknowledged_timeout=seconds, access_log=True, connect_timeout=20.0
         )
     with wire.at(server_at):
         listener = stack.enter_context(socket.create_server((host, 0)))
@@ -148,6 +151,20 @@ def test_unacknowledged_data_to_a_dead_machine_ends_the_connection(
     living.sendall(b"are you there?")
     assert is_reset(living)
     assert time.monotonic() - begun >= SECONDS
+    assert end_of(worker) == "unacknowledged"
+
+
+@pytest.mark.parametrize("how", ["neighbour", "silence"])
+def test_a_machine_that_the_kernel_gives_up_is_told_as_one_that_acknowledges_nothing(
+    wire: Wire, start_worker: StartWorker, stack: ExitStack, how: str
+) -> None:
+    """The kernel's error is EHOSTUNREACH if the neighbour does not answer to its address either, and else ETIMEDOUT."""
+    worker, _, living = pair(wire, start_worker, stack, "backend", seconds=0)
+    with wire.at(wire.near):
+        Path("/proc/sys/net/ipv4/tcp_retries2").write_text("2")
+    wire.die(how)
+    living.sendall(b"are you there?")
+    assert is_reset(living)
     assert end_of(worker) == "unacknowledged"
 
 

@@ -27,6 +27,9 @@ _ERROR = select.EPOLLERR
 _URGENT = select.EPOLLPRI
 _END = select.EPOLLRDHUP | select.EPOLLHUP
 _MORE = _ERROR | _URGENT
+_GAVE_UP = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
+"""Errors of a connection whose probes or bytes nobody acknowledges: Linux reports the reason if a router or the lookup
+of the neighbour has told one, and a timeout otherwise."""
 _read, _write, _close = os.readv, os.write, os.close
 """Calls on descriptors cost the interpreter a quarter less than the methods of a socket object."""
 
@@ -110,8 +113,7 @@ class End:
         except BlockingIOError:
             return
         except OSError as error:
-            # The kernel gave up: keep-alive probes, or sent bytes, were not acknowledged.
-            self.connection.abort("unacknowledged" if error.errno == errno.ETIMEDOUT else "reset")
+            self.connection.abort(_reason(error))
             return
         if not count:
             if events & _ERROR:  # the socket was reset after its FIN
@@ -129,9 +131,9 @@ class End:
             sent = (send_last if last else _write)(peer.fd, buffer.view[:count])
         except BlockingIOError:
             sent = 0
-        except OSError:
+        except OSError as error:
             peer.forward_remaining()
-            self.connection.abort()
+            self.connection.abort(_reason(error))
             return
         if sent < count:
             peer.queue(buffer.view[sent:count])
@@ -211,9 +213,9 @@ class End:
             sent = _write(self.fd, pending)
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
             self.forward_remaining()
-            connection.abort()
+            connection.abort(_reason(error))
             return
         connection.buffer.add_kept(-sent)
         if sent < len(pending):
@@ -388,6 +390,11 @@ class Connection:
             _close(server.fd)
             self.server = None
         client.peer = self.client = _NO_PEER  # leaves no reference cycle
+
+
+def _reason(error: OSError) -> str:
+    """Return why a connection ends on which a read or a write has failed."""
+    return "unacknowledged" if error.errno in _GAVE_UP else "reset"
 
 
 class DeferredClose:
