@@ -62,7 +62,6 @@ class End:
         "connection",
         "eof",
         "fd",
-        "is_client",
         "peer",
         "pending",
         "received",
@@ -76,7 +75,6 @@ class End:
         A client is connected from the start, a backend is not.
         """
         self.connection = connection
-        self.is_client = writable
         self.buffer = connection.buffer
         self.fd = fd
         self.peer: End = _NO_PEER
@@ -124,7 +122,7 @@ class End:
                 self._fin_forwarded()
             return
         self.received += count
-        self.connection.client_sent_last = self.is_client
+        self.connection.sent_last = self
         if count == buffer.size:
             more, last = True, False
         try:
@@ -256,7 +254,6 @@ class Connection:
         "buffer",
         "client",
         "client_address",
-        "client_sent_last",
         "closed",
         "counted",
         "dialled_at",
@@ -273,6 +270,7 @@ class Connection:
         "reason",
         "reset",
         "rested",
+        "sent_last",
         "server",
         "server_address",
         "tried",
@@ -311,13 +309,17 @@ class Connection:
         self.hold_until: float | None = None  # end of the time for which the client waits for a backend
         self.idle_mark = self.probe_mark = -1  # bytes at the last check: forwarded, and received
         self.idle_since = 0.0
-        self.client_sent_last = False
+        self.sent_last: End = _NO_PEER
         self.rested = False  # no byte was received between the last two checks for dead peers
         self.probed_within = 0.0  # seconds within which keep-alive detects a dead backend; 0: the usual minutes
 
     def owes_answer(self) -> bool:
-        """Return True if the client sent last, and may wait for an answer of the backend."""
-        return self.client_sent_last and self.server is not None and not self.server.eof
+        """Return True if the client sent last, and may wait for an answer of the backend.
+
+        The kernel's ages of a socket do not tell this: an answer and the next request often have the same age, since
+        the kernel counts in ticks of some milliseconds.
+        """
+        return self.sent_last is self.client and self.server is not None and not self.server.eof
 
     def attach_server(self, fd: int) -> None:
         """Use a connecting socket as the backend side of the connection."""
@@ -389,7 +391,7 @@ class Connection:
         if server is not None:
             _close(server.fd)
             self.server = None
-        client.peer = self.client = _NO_PEER  # leaves no reference cycle
+        client.peer = self.client = self.sent_last = _NO_PEER  # leaves no reference cycle
 
 
 def _reason(error: OSError) -> str:
