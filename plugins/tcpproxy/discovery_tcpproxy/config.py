@@ -98,7 +98,7 @@ class ListenerConfig(PluginConfig):
     unacknowledged_timeout: Annotated[float, Duration(zero="when the kernel gives up")] = 15.0
     """Time after which a connection is reset if a dead machine does not acknowledge bytes that were sent to the
     client or to the backend; 0 leaves this to the kernel, which gives up after a quarter of an hour. A living machine
-    whose program does not read acknowledges probes."""
+    whose program does not read acknowledges probes. While an answer is due, less than 4.5 s counts as 4.5 s."""
     on_leave: Literal["continue", "close"] = "continue"
     """Whether connections to a backend that leaves the registry continue or are closed."""
     drain: Annotated[float, DRAIN] | None = None

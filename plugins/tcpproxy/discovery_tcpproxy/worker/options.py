@@ -73,7 +73,11 @@ def keep_alive(descriptor: int) -> None:
 
 
 def keep_alive_within(descriptor: int, seconds: float) -> None:
-    """Enable keep-alive probes that end a connection after so many seconds without an acknowledgement, 4 s at least."""
+    """Enable keep-alive probes that end a connection within so many seconds without an acknowledgement.
+
+    Below 4.5 s the limit is not kept: the idle time and each interval are whole seconds, so that the connection ends
+    after 4 s, and up to an eighth later, since a timer may be late.
+    """
     whole = int(seconds * _TIMER_SHARE)
     interval = max(1, whole // (_ANSWER_PROBES + 1))
     _probe(descriptor, max(1, whole - _ANSWER_PROBES * interval), interval, _ANSWER_PROBES)
