@@ -1,9 +1,10 @@
 """The units of `deploy/systemd`, booted: started, restarted and killed under load, and what of it clients notice."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from booted import DEPLOY, Booted, registry_url, unit_files
+from booted import DEPLOY, Booted, control_groups, registry_url, unit_files
 from docker_fixtures import _engine, _etcd, _requirements, docker_engine, etcd, registry
 from docker_lab import DockerEngine
 from histories import RegistryHistory
@@ -69,6 +70,15 @@ def load(machine: Booted) -> Load:
 
 def withdrawn(registry: RegistryHistory) -> list[str]:
     return [change.key for change in list(registry.changes) if change.value is None]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_machine_takes_over_only_control_groups_that_exist(tmp_path: Path, version: int) -> None:
+    (tmp_path / ("systemd" if version == 1 else "cgroup.controllers")).mkdir()
+    groups = control_groups(tmp_path)
+    assert groups.namespace == ("host" if version == 1 else "private")
+    assert list(groups.volumes) == list(map(str, tmp_path.glob("systemd")))
+    assert list(groups.tmpfs) == [str(tmp_path)] * (version == 1)
 
 
 @TIMES

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pytest
 from docker.models.containers import Container
@@ -19,7 +19,7 @@ from docker_lab import DockerEngine
 from histories import RegistryHistory
 
 from discovery.system.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import cannot_run, eventually_sync, free_port, require_program
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -37,6 +37,7 @@ export PYTHONPATH={_PACKAGES}
 export PYTHONDONTWRITEBYTECODE=1
 exec "{Path(sys.executable).resolve()}" -m discovery "$@"
 """
+_CGROUPS = Path("/sys/fs/cgroup")
 DOCKER_GROUP = 999
 PROGRAM = "/opt/discovery/bin/discovery"
 """The command, where the units of `deploy/systemd` have it."""
@@ -132,17 +133,16 @@ class Booted:
         import_image(self._engine)
         places = {**program_places(), **self._volumes}
         volumes: dict[str, Any] = {here: {"bind": there, "mode": "ro"} for here, there in places.items()}
-        # systemd mounts what is missing below /sys/fs/cgroup, and then makes the directory read-only. So it is the
-        # container's own, with the one hierarchy that systemd needs; this machine's directory stays as it is.
-        volumes["/sys/fs/cgroup/systemd"] = {"bind": "/sys/fs/cgroup/systemd", "mode": "rw"}
+        groups = control_groups(_CGROUPS)
+        volumes |= groups.volumes
         self._container = client.containers.create(
             IMAGE,
-            command=["/lib/systemd/systemd", "--unit=lab.target", "--show-status=false"],
+            command=[*groups.before, "/lib/systemd/systemd", "--unit=lab.target", "--show-status=false"],
             network_mode="host",
-            cgroupns="host",
+            cgroupns=groups.namespace,
             cap_add=["SYS_ADMIN"],
             security_opt=["seccomp=unconfined", "apparmor=unconfined"],
-            tmpfs={"/run": "exec", "/run/lock": "", "/tmp": "", "/sys/fs/cgroup": ""},
+            tmpfs={"/run": "exec", "/run/lock": "", "/tmp": "", **groups.tmpfs},
             volumes=volumes,
             environment={"container": "docker"},
             stop_signal="SIGRTMIN+3",
@@ -162,6 +162,33 @@ class Booted:
 
     def _is_booted(self) -> bool:
         return self.is_active("lab.target")
+
+
+class _ControlGroups(NamedTuple):
+    """How a container gets the control groups that its systemd needs; `before` is the beginning of its command."""
+
+    namespace: str
+    volumes: Mapping[str, Mapping[str, str]]
+    tmpfs: Mapping[str, str]
+    before: tuple[str, ...]
+
+
+def control_groups(place: Path) -> _ControlGroups:
+    """Return what suits the version of control groups that this machine has at `place`.
+
+    Nothing is bound that does not exist: Docker would create it on this machine.
+    """
+    if (place / "cgroup.controllers").exists():
+        # cgroup v2: a namespace of the container's own, whose hierarchy Docker mounts read-only. These tests were never
+        # run on such a machine; tried was only that a mount of cgroup v2 in a new namespace can be made writable.
+        writable = ("/bin/sh", "-c", 'mount -o remount,rw /sys/fs/cgroup && exec "$@"', "sh")
+        return _ControlGroups("private", {}, {}, writable)
+    systemd = str(place / "systemd")
+    if not Path(systemd).is_dir():
+        cannot_run(f"no control groups for systemd: neither {place}/cgroup.controllers nor {systemd}")
+    # systemd mounts what is missing below /sys/fs/cgroup, and then makes the directory read-only. So it is the
+    # container's own, with the one hierarchy that systemd needs; this machine's directory stays as it is.
+    return _ControlGroups("host", {systemd: {"bind": systemd, "mode": "rw"}}, {str(place): ""}, ())
 
 
 def import_image(engine: DockerEngine) -> None:
