@@ -65,3 +65,11 @@ def test_an_ambassador_has_time_for_its_connections(name: str) -> None:
     assert "--stop-timeout 40" in keys(quadlet, "PodmanArgs")
     assert "docker stop --time 40 " in docker.read_text()
     assert keys(quadlet, "TimeoutStopSec") == keys(docker, "TimeoutStopSec") == ["60"]
+
+
+@pytest.mark.parametrize("path", [*QUADLETS, *DOCKER], ids=lambda path: path.name)
+def test_a_companion_is_started_with_its_main_unit(path: Path) -> None:
+    """A stop of the main unit stops the companion (`PartOf=`), which a start of the main unit has to take back."""
+    for main in " ".join(keys(path, "PartOf")).split():
+        wanted = " ".join(keys(path.with_stem(Path(main).stem), "Wants")).split()
+        assert f"{path.stem}.service" in wanted or main in " ".join(keys(path, "WantedBy")).split()

@@ -86,7 +86,8 @@ def test_companions_come_back_with_their_main_unit(
         units = ("etcd-amb", "apache", *COMPANIONS)
         eventually_sync(lambda: all(map(machine.is_active, units)), f"{units} to be active after {after}", timeout=60)
 
-    machine.systemctl("start", "etcd-amb", "apache", "backend-amb")  # which start their companions
+    machine.systemctl("enable", "apache-register", "backend-amb")
+    machine.systemctl("start", "etcd-amb", "apache")  # which start their companions
     served("the start")
     anew = partial(machine.runs_anew, companion, machine.main_pid(companion))
     docker_engine.client.api.kill(unit, "SIGKILL")
@@ -94,6 +95,8 @@ def test_companions_come_back_with_their_main_unit(
     served("a crash")
     machine.systemctl("stop", unit)
     assert not machine.is_active(companion)
+    machine.systemctl("start", unit)
+    served("a start after a stop")
 
 
 @pytest.fixture
