@@ -20,6 +20,8 @@ SWAP_JOBS ?= 2
 ENGINE   ?= docker
 PREFIX   ?=
 TAG      ?= latest
+# What makes a command root's.
+AS_ROOT  ?= $(if $(filter 0,$(shell id -u)),,sudo)
 # More arguments for whatever the command runs: make demo ARGS=--exit, make test ARGS='-k codec'
 ARGS     ?=
 
@@ -37,8 +39,9 @@ help: ## This list
 demo: $(VENV)/.demo ## See it work: etcd, HAProxy and three web servers on this machine, until Ctrl-C
 	@$(BIN)/discovery demo $(ARGS)
 
-tutorial: $(VENV)/.tutorial ## The tutorial in docs/ambassador.md: a machine loses power under load; root, Docker, two minutes
-	@PYTHONPATH=deploy/tutorial $(BIN)/python -m tutorial $(ARGS)
+# Root runs the program alone, and writes no bytecode: what is set up belongs to the caller.
+tutorial: $(VENV)/.tutorial ## The tutorial in docs/ambassador.md: a machine loses power under load; Docker, asks sudo, two minutes
+	@$(AS_ROOT) env PYTHONPATH=deploy/tutorial PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m tutorial $(ARGS)
 
 images: $(VENV)/.demo ## The container images of deploy/images, without any registry: ENGINE=podman, PREFIX=polvi/, TAG=0.2.0
 	@$(BIN)/python deploy/images/build.py build --engine $(ENGINE) --prefix "$(PREFIX)" --tag $(TAG) $(ARGS)
