@@ -83,8 +83,9 @@ class Story:
         self._start_etcd()
         self._start_containers()
         self._begin_requests()
-        cut, old = self._cut_power()
-        election = self._elect(cut, old)
+        before = self.leader_by("b") if self._options.leader else 0
+        cut = self._cut_power()
+        election = self._elect(cut, before) if self._options.leader else 0.0
         self._move()
         self._return()
         requests = self._end_requests()
@@ -170,8 +171,14 @@ class Story:
         self._more("a")
         self._tell(f"{len(self._requests())} requests were answered by Apache on a")
 
-    def _cut_power(self) -> tuple[Cut, list[Member]]:
-        old = self._machines.members("b")
+    def leader_by(self, name: str) -> int:
+        """Return the leader's id by the member of a machine, which is asked until it answers and knows a leader."""
+        answers = self._until(
+            lambda: [each for each in self._machines.members(name) if each.leader], f"etcd on {name} names its leader"
+        )
+        return answers[0].leader
+
+    def _cut_power(self) -> Cut:
         self._step("Machine a loses power")
         self._machines["a"].suspend_container("apache.service")
         hung = time.monotonic()
@@ -181,12 +188,9 @@ class Story:
         self._event("a loses power")
         ended = self._machines["a"].power_off()
         self._tell("the link is down; everything on a has ended, and nobody was told")
-        return Cut(begun, ended), old
+        return Cut(begun, ended)
 
-    def _elect(self, cut: Cut, old: list[Member]) -> float:
-        if not self._options.leader:
-            return 0.0
-        before = old[0].leader
+    def _elect(self, cut: Cut, before: int) -> float:
         members = self._until(
             lambda: [each for each in self._led(["b", "spare"], 2) if each.leader != before], "etcd to have a leader"
         )
