@@ -16,9 +16,10 @@ from discovery_docker.container import Container
 
 SERVICE = "com.docker.swarm.service.id"
 """The label with the id of a container's service."""
-_REFUSALS = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_ACCEPTABLE, HTTPStatus.SERVICE_UNAVAILABLE})
-"""The answers of a node that is no manager, of a Swarm without a leader, and of a proxy of the API that allows less."""
-
+_REFUSALS = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_ACCEPTABLE})
+"""The answers of a proxy of the API that allows less, and of the earliest nodes that are no managers."""
+_NO_MANAGER = "not a swarm manager"
+"""In the answer 503 of a node that is no manager. A manager has other reasons for a 503, as without a leader."""
 _LONGEST_REFUSAL = 200
 """Characters of an engine's answer in a message, which is one line."""
 
@@ -64,7 +65,11 @@ class Services:
         with self._lock:  # also for the time of the request, since others wait for its answer
             if id_ not in self._fresh and self.refusal is None:
                 self._fresh.add(id_)  # before the request: a service that changes meanwhile is asked for again
-                self._read(id_)
+                try:
+                    self._read(id_)
+                except BaseException:
+                    self._fresh.discard(id_)
+                    raise
             return self._known.get(id_, {})
 
     def _read(self, id_: str) -> None:
@@ -73,10 +78,18 @@ class Services:
         except NotFound:  # removed: its containers stop
             pass
         except APIError as error:
-            self._fresh.discard(id_)
-            if error.status_code not in _REFUSALS:
+            if _is_refusal(error):
+                self.refusal = " ".join(str(error.explanation or error.status_code).split())[:_LONGEST_REFUSAL]
+            elif error.is_client_error() or id_ not in self._known:
                 raise
-            self.refusal = " ".join(str(error.explanation or error.status_code).split())[:_LONGEST_REFUSAL]
+            else:
+                self._fresh.discard(id_)
+
+
+def _is_refusal(error: APIError) -> bool:
+    """Return True if the engine will not tell of any service, in contrast to a failure that passes."""
+    is_no_manager = error.status_code == HTTPStatus.SERVICE_UNAVAILABLE and _NO_MANAGER in str(error.explanation)
+    return is_no_manager or error.status_code in _REFUSALS
 
 
 def _labels_of(document: object) -> Mapping[str, str]:

@@ -78,10 +78,43 @@ def test_a_node_that_is_no_manager_is_asked_once_and_what_was_known_stands(statu
         has(api, zone="a")
         assert services.complete(task()).labels["zone"] == "a"
         services.expire([SHOP])
-        api.answers[SHOP] = (status, {"message": "The swarm does not have a leader."})
+        api.answers[SHOP] = (status, {"message": NO_MANAGER})
         assert services.complete(task()).labels["zone"] == "a"
         services.expire([])
         assert services.complete(task()) == task()
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_swarm_without_a_leader_fails_inspections_only_of_services_that_nobody_knows(status: int) -> None:
+    """A task that was registered without the labels of its service could have another name."""
+    api = Api()
+    api.answers[SHOP] = (status, {"message": "The swarm does not have a leader."})
+    with served(api) as client:
+        services = Services({}, client)
+        for _ in range(2):
+            with pytest.raises(APIError):
+                services.complete(task())
+        assert services.refusal is None
+        has(api, zone="a")
+        assert services.complete(task()).labels["zone"] == "a"
+        services.changed(SHOP)
+        api.answers[SHOP] = (status, {"message": "The swarm does not have a leader."})
+        assert services.complete(task()).labels["zone"] == "a"
+        has(api, zone="b")
+        assert services.complete(task()).labels["zone"] == "b"
+
+
+def test_a_request_that_is_not_answered_is_repeated() -> None:
+    api = Api()
+    api.answers[SHOP] = None
+    with served(api, timeout=0.2) as client:
+        services = Services({}, client)
+        for _ in range(2):
+            with pytest.raises(OSError, match="timed out"):
+                services.complete(task())
+        client.timeout = 60.0
+        has(api, zone="a")
+        assert services.complete(task()).labels["zone"] == "a"
 
 
 def test_a_service_that_is_gone_has_the_labels_that_it_had() -> None:
