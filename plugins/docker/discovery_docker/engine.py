@@ -155,7 +155,7 @@ class _Session:
         self._listing_slots = asyncio.Semaphore(_CONCURRENT_INSPECTIONS // 2)
         self._unreadable: set[str] = set()
         self._incomplete = asyncio.Event()  # an inspection has failed since the last listing
-        self._last_event = self._loop.time()
+        self._began = self._last_event = self._loop.time()
         self.synced = False
 
     async def run(self) -> None:
@@ -221,7 +221,10 @@ class _Session:
         async with asyncio.TaskGroup() as tasks:
             for id_ in {str(entry["Id"]) for entry in listed} | self._table.ids:
                 tasks.create_task(self._inspect_listed(id_))
-        self._table.finish_listing(sequence, self._loop.time())
+        # A container that cannot be inspected has no state yet to stand: the first listing is repeated for a while.
+        now = self._loop.time()
+        if self._table.complete or not self._unreadable or now - self._began >= self._patience.first:
+            self._table.finish_listing(sequence, now)
         self._tell_refusal()
 
     def _tell_refusal(self) -> None:

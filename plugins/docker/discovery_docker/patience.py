@@ -16,6 +16,8 @@ class Patience(NamedTuple):
     """Without an event until a ping tells a quiet engine from a hanging engine."""
     ping: float = 3.0
     """Until the answer to a ping."""
+    first: float = 10.0
+    """Until the first state lacks the containers that cannot be inspected; what the state lacks is withdrawn."""
     reconnect: float = 5.0
     """Without the engine until its loss is an error: a restart of dockerd takes less."""
     stop: float = 10.0

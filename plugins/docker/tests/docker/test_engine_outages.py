@@ -11,10 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import docker
+import structlog
 from docker_lab import DockerEngine
-from engine_following import Relay, following
+from engine_following import Relay, Seen, following
 
 from discovery.testing import eventually_sync, within
+from discovery_docker.engine import Engine
 from discovery_docker.patience import Patience
 
 
@@ -116,6 +118,25 @@ def test_a_failed_inspection_is_repeated(docker_engine: DockerEngine) -> None:
         relay.lost = b""
         eventually_sync(lambda: seen.names == ["comes", "stays"])
         assert not seen.errors
+
+
+def test_the_first_state_has_all_containers_or_lacks_one_that_stays_unreadable(docker_engine: DockerEngine) -> None:
+    """What the first state lacks is withdrawn: a failure that passes must not have that effect."""
+    docker_engine.run("one", "busybox")
+    other = docker_engine.run("other", "busybox")
+    with Relay(docker_engine) as relay:
+        relay.lost = f"/containers/{other.id}/json".encode()
+        patience = Patience(answer=0.5, first=600)
+        with Seen(Engine(relay.url, structlog.get_logger(), reconcile=300, patience=patience)) as seen:
+            eventually_sync(lambda: relay.losses > 2)
+            assert not seen.states
+            relay.lost = b""
+            eventually_sync(lambda: seen.states)
+            assert [each.name for each in seen.states[0].containers] == ["one", "other"]
+            assert not seen.errors
+        relay.lost = f"/containers/{other.id}/json".encode()
+        with following(relay.url, reconcile=300, patience=Patience(answer=0.5, first=1)) as seen:
+            assert seen.names == ["one"]
 
 
 def test_an_engine_that_hangs_does_not_keep_the_process(docker_engine: DockerEngine, tmp_path: Path) -> None:
