@@ -194,7 +194,7 @@ class HandoverServer:
             try:
                 channel, _ = await loop.sock_accept(listening)
             except OSError as error:  # no descriptor is free, say
-                self._log.warning("a successor cannot be listened to", reason=error.strerror)
+                self._log.warning("requests cannot be accepted", reason=error.strerror)
                 await asyncio.sleep(_ACCEPT_AGAIN)
                 continue
             talk = asyncio.create_task(self._converse(channel))
@@ -222,7 +222,8 @@ class HandoverServer:
                         return
             except (OSError, EOFError, ValueError, TimeoutError) as error:
                 self._log.warning(
-                    "a process that cannot take over has asked to", reason=str(error) or "no question came"
+                    "a request could not be answered",
+                    reason=str(error) or f"nothing came, or was read, within {ANSWER_SECONDS:g} s",
                 )
                 return
             try:

@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from discovery import CannotStartError, DiscoveryError
+from discovery.daemon import handover
 from discovery.daemon.handover import HandoverServer, Successor
 from discovery.daemon.protocol import SPOKEN, Versions, agreed
 from discovery.daemon.takeover import release, take_over
@@ -154,6 +155,21 @@ async def test_a_daemon_that_answers_in_a_version_that_was_not_offered_is_left_a
     async with answering(tmp_path / "daemon.sock", *answers):
         with pytest.raises(CannotStartError, match="protocol.*stop it first"):
             await take_over(tmp_path / "daemon.sock", {"edge": "proxy"}, LOG)
+
+
+async def test_a_request_that_does_not_come_is_told_in_words_for_each_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A health check or a release may be the one that came too late: neither takes over."""
+    monkeypatch.setattr(handover, "ANSWER_SECONDS", 0.01)
+    with structlog.testing.capture_logs() as log:
+        async with daemon(tmp_path / "daemon.sock"):
+            with packets.new_channel() as channel:
+                with_short_path(tmp_path / "daemon.sock", channel.connect)
+                await eventually(lambda: log)
+    assert [(each["event"], each["reason"]) for each in log] == [
+        ("a request could not be answered", "nothing came, or was read, within 0.01 s")
+    ]
 
 
 async def test_a_refused_release_tells_the_reason_of_the_daemon(tmp_path: Path) -> None:
