@@ -3,7 +3,7 @@
 | version | since | difference |
 |---|---|---|
 | 1 | 0.1 | messages state no version; a daemon of 0.1 answers successors alone |
-| 2 | 0.2 | a request states the versions that the asking side speaks, and the answer states the one that is used |
+| 2 | 0.2 | a request states the versions that its sender speaks; the first answer to a successor states the one used |
 
 A message of a later version may have more keys, which an earlier version ignores. The oldest version changes only when
 a side cannot do without what an earlier version lacks: then that version is refused, with the way out.
@@ -13,7 +13,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 KEY = "protocol"
-"""The key of a message: `[OLDEST, NEWEST]` in a request, the version in an answer."""
+"""The key of a message: `[OLDEST, NEWEST]` in a request, the version in the first answer to a successor.
+
+The answering side alone chooses the version, from those of the request, or refuses: the asking side reads no version.
+"""
 
 
 class Versions(NamedTuple):
@@ -37,14 +40,6 @@ def spoken_by(request: Mapping[str, Any]) -> Versions:
         case [int(oldest), int(newest)] if 1 <= oldest <= newest:
             return Versions(oldest, newest)
     raise ValueError(f"the message has no versions of the protocol: {request[KEY]!r}")
-
-
-def used_by(answer: Mapping[str, Any]) -> int:
-    """Return the version that the sender of `answer` uses: 1 if it states none. Raises ValueError."""
-    match answer.get(KEY, 1):
-        case int(version) if version >= 1:
-            return version
-    raise ValueError(f"no version of the protocol: {answer[KEY]!r}")
 
 
 def agreed(one: Versions, other: Versions) -> int | None:

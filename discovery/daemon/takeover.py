@@ -85,9 +85,6 @@ async def _receive_sockets(
             answer, _ = await packets.receive(channel)
         if "refused" in answer:
             return f"does not let go: {answer['refused']}"
-        version = protocol.used_by(answer)
-        if not protocol.SPOKEN.oldest <= version <= protocol.SPOKEN.newest:
-            return f"answers in version {version} of the protocol, and this one speaks {protocol.SPOKEN}; stop it first"
         within = min(float(answer["within"]), MOST_SECONDS)
         log.info("taking over")
         while not answer.get("last"):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from discovery import CannotStartError, DiscoveryError
+from discovery import DiscoveryError
 from discovery.daemon import handover
 from discovery.daemon.handover import HandoverServer, Successor
 from discovery.daemon.protocol import SPOKEN, Versions, agreed
@@ -145,16 +145,6 @@ async def test_the_successor_states_what_it_speaks_and_takes_a_daemon_of_the_fir
         assert await take_over(tmp_path / "daemon.sock", {"edge": "proxy"}, LOG) == ()
     assert requests == [{**REQUEST, "protocol": list(SPOKEN)}]
     assert json.loads(json.dumps(requests)) == requests
-
-
-@pytest.mark.parametrize("version", [3, 0, "two"])
-async def test_a_daemon_that_answers_in_a_version_that_was_not_offered_is_left_alone(
-    tmp_path: Path, version: object
-) -> None:
-    answers = {"within": 1.0, "protocol": version}, {"sockets": 0, "last": True}
-    async with answering(tmp_path / "daemon.sock", *answers):
-        with pytest.raises(CannotStartError, match="protocol.*stop it first"):
-            await take_over(tmp_path / "daemon.sock", {"edge": "proxy"}, LOG)
 
 
 async def test_a_request_that_does_not_come_is_told_in_words_for_each_kind(
