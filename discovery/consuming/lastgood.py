@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
@@ -41,12 +42,14 @@ WRITING_SHARE = 0.05
 APPENDED_FROM = 256 * 1024
 """Bytes of a snapshot, some 1,500 backends, from which changes are appended: a smaller one is written as quickly."""
 AT_ONCE = 100
-"""Backends whose text is made between two pauses, in less than a millisecond."""
+"""Backends, or leases, whose text is made between two pauses, in less than a millisecond."""
 GIVE_WAY = 0.0001
 """Seconds of a pause, in which another thread gets the interpreter at once. Without pauses the first write of a large
 snapshot takes every second 5 ms from the consumers, which apply the same snapshot."""
 CHANGES_SHARE = 0.5
 """The largest size of the file of changes in proportion to the snapshot: a daemon that starts reads both files."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ class LastGood:
         self._changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None  # of `run`
         self._timer: asyncio.TimerHandle | None = None
-        self._documents = _Documents()
+        self._ending = threading.Event()
+        self._documents = _Documents(lambda: self._ending.wait(GIVE_WAY))
+        self._waited = 0.0
         self._writing = threading.Lock()  # the last write, at the end, may meet one that is under way
 
     def observe(self, observation: Observation) -> None:
@@ -131,12 +136,12 @@ class LastGood:
             while True:
                 await wait_for_event(self._changed, CONFIRM_EVERY)
                 self._changed.clear()
-                begun = time.monotonic()
-                await asyncio.to_thread(self._write, self._now())
-                await asyncio.sleep(max(min(REST, CONFIRM_EVERY), (time.monotonic() - begun) / WRITING_SHARE))
+                seconds = await asyncio.to_thread(self._write, self._now())
+                await asyncio.sleep(max(min(REST, CONFIRM_EVERY), seconds / WRITING_SHARE))
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+            self._ending.set()  # the loop waits from now on: neither this write nor one that is under way pauses
             self._write(self._whole())
 
     def load(self) -> Remembered | None:
@@ -197,10 +202,13 @@ class LastGood:
     def _known_true_at(self) -> float:
         return self._true_at if self._stale else time.time()
 
-    def _write(self, moment: "_Moment | None") -> None:
+    def _write(self, moment: "_Moment | None") -> float:
+        """Write, and return for how many seconds the processor or the disk was at work. Pauses do not count."""
         with self._writing:
+            begun, self._waited = time.monotonic(), 0.0
             if moment is not None and moment is self._newest:  # else a newer one is written, or about to be
                 self._write_newest(moment)
+            return time.monotonic() - begun - self._waited
 
     def _write_newest(self, moment: "_Moment") -> None:
         written, self._written = self._written, None
@@ -225,7 +233,9 @@ class LastGood:
     def _write_whole(self, moment: "_Moment") -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = secrets.token_hex(8)
+        begun, worked = time.monotonic(), time.thread_time()
         parts = self._documents.of(moment.snapshot, moment.memory or RememberedHolds(), name)
+        self._waited = max(0.0, time.monotonic() - begun - (time.thread_time() - worked))
         write_atomically(self.path, parts, 0o600)
         self._size = sum(map(len, parts))
         self._changes.begin(name)
@@ -251,41 +261,52 @@ class _Moment(NamedTuple):
 class _Documents:
     """Makes the contents of the file for each snapshot in turn. The work is proportional to the changed services."""
 
-    def __init__(self) -> None:
-        """Begin without a moment."""
+    def __init__(self, pause: Callable[[], object]) -> None:
+        """Begin without a moment. `pause` lets other threads have the interpreter for a moment."""
+        self._pause = pause
+        self._made = 0  # since the last pause
         self._texts: dict[str, tuple[Service, bytes]] = {}
-        self._leases: tuple[Mapping[str, float], bytes] = {}, b"{}"
+        self._leases: tuple[Mapping[str, float], bytes] = {}, b""
 
     def of(self, snapshot: Snapshot, memory: RememberedHolds, changes: str) -> list[bytes]:
         """Return the contents of the file, in parts. `changes` is what the file of changes names the snapshot by."""
-        before, self._texts, made = self._texts, {}, 0
+        before, self._texts = self._texts, {}
         for name, service in snapshot.services.items():
             known = before.get(name)
-            if known is None or known[0] is not service:
-                known, made = (service, _text(service)), made + len(service)
-            self._texts[name] = known
-            if made >= AT_ONCE:
-                made = 0
-                time.sleep(GIVE_WAY)
+            self._texts[name] = known if known and known[0] is service else (service, self._text(service))
         parts = [f'{{"revision": {snapshot.revision}, "changes": "{changes}", "backends": ['.encode()]
         for _, text in self._texts.values():
             parts += (text, b", ") if text else ()
         if len(parts) > 1:
             del parts[-1]  # the last comma
         rest = json.dumps(_memory_document(memory))[1:].encode()
-        return [*parts, b'], "leases": ', self._leases_text(memory.leases), b", ", rest]
+        return [*parts, b'], "leases": {', self._leases_text(memory.leases), b"}, ", rest]
 
     def _leases_text(self, leases: Mapping[str, float]) -> bytes:
-        """Return the TTLs by key as a JSON object. A new address of a leased record changes none."""
+        """Return the TTLs by key as the members of a JSON object. A new address of a leased record changes none."""
         if self._leases[0] != leases:
-            self._leases = leases, json.dumps(dict(leases)).encode()
+            some = (json.dumps(dict(each))[1:-1].encode() for each in self._in_turns(leases.items()))
+            self._leases = leases, b", ".join(some)
         return self._leases[1]
 
+    def _text(self, service: Service) -> bytes:
+        """Return the backends of a service as JSON objects, separated by commas."""
+        # Not as registry records: what was read could be too long for one once it is written our way.
+        some = (json.dumps([*map(backend_document, each)])[1:-1].encode() for each in self._in_turns(service.backends))
+        return b", ".join(some)
 
-def _text(service: Service) -> bytes:
-    """Return the backends of a service as JSON objects, separated by commas."""
-    # Not as registry records: what was read could be too long for one once it is written our way.
-    return json.dumps([backend_document(each) for each in service.backends])[1:-1].encode()
+    def _in_turns(self, entries: Iterable[T]) -> Iterator[list[T]]:
+        """Yield at most AT_ONCE entries at a time, and pause after AT_ONCE of these or earlier entries.
+
+        One call of the JSON encoder keeps the interpreter from the other threads, however long the call takes.
+        """
+        rest = iter(entries)
+        while some := list(islice(rest, AT_ONCE)):
+            yield some
+            self._made += len(some)
+            if self._made >= AT_ONCE:
+                self._made = 0
+                self._pause()
 
 
 def _memory_document(memory: RememberedHolds) -> dict[str, Any]:

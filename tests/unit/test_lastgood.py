@@ -313,7 +313,12 @@ def test_a_large_snapshot_is_written_beside_a_busy_thread_and_not_in_its_place(t
     large = Snapshot(1, MappingProxyType({service.name: service for service in services}))
 
     async def written() -> None:
-        await remember(tmp_path, Observation(large))
+        kept = last_good(tmp_path)
+        kept.observe(Observation(large))
+        writing = asyncio.create_task(kept.run())
+        await eventually(kept.path.exists)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
 
     writer = threading.Thread(target=asyncio.run, args=(written(),))
     of_all, own = time.process_time(), time.thread_time()
