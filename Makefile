@@ -2,7 +2,7 @@
 
 PLUGINS  := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PROJECTS := pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
-PACKAGES := discovery release $(wildcard plugins/*/discovery_* examples/*/discovery_*) $(wildcard deploy/tutorial/*/)
+PACKAGES := discovery release deploy/images $(wildcard plugins/*/discovery_* examples/*/discovery_*) $(wildcard deploy/tutorial/*/)
 VENV     ?= .venv
 BIN      := $(VENV)/bin
 
