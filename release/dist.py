@@ -5,7 +5,6 @@ import datetime as dt
 import gzip
 import hashlib
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -16,15 +15,15 @@ from pathlib import Path
 
 from release import commands, completions, manpages, packages, sbom, singlefile, versions
 from release.commands import ReleaseError
+from release.times import commit_time
 
 SUMS = "SHA256SUMS"
 
 
 def make(target: Path) -> None:
     """Build everything into the directory `target`, which is emptied first. Raises ReleaseError."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    epoch = _commit_time()
+    empty(target)
+    epoch = str(commit_time(versions.ROOT))
     with tempfile.TemporaryDirectory(prefix="discovery-dist-") as place:
         directory = Path(place)
         with _step("wheels and sdists, built and checked"):
@@ -43,6 +42,19 @@ def make(target: Path) -> None:
     write_sums(target)
     files = (*built, bill, extras, single, target / SUMS)
     print(f"==> {target}: {len(files)} files of version {versions.version()}")
+
+
+def empty(target: Path) -> None:
+    """Empty the directory `target`, or make it. Raises ReleaseError if it holds what no earlier run has made."""
+    if target.exists() and not target.is_dir():
+        raise ReleaseError(f"{target} is no directory: name another place")
+    if target.exists() and any(target.iterdir()) and not (target / SUMS).is_file():
+        raise ReleaseError(
+            f"{target} is not empty, and has no file {SUMS} of an earlier run: remove it, or name another directory"
+        )
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    (target / SUMS).touch()  # so that a run that fails leaves a directory that the next one empties
 
 
 def write_extras(target: Path, directory: Path, discovery: Path, *, epoch: str) -> Path:
@@ -77,14 +89,6 @@ def write_sums(target: Path) -> None:
     (target / SUMS).write_text("".join(lines))
 
 
-def _commit_time() -> str:
-    """Return the time of the commit that is checked out, in seconds; without git's history, 1980, where ZIP begins."""
-    done = subprocess.run(
-        ["git", "log", "-1", "--format=%ct"], cwd=versions.ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "315532800"
-
-
 @contextmanager
 def _step(what: str) -> Iterator[None]:
     began = time.monotonic()
@@ -96,7 +100,14 @@ def _step(what: str) -> Iterator[None]:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("target", type=Path, nargs="?", default=versions.ROOT / "dist")
+    parser.add_argument(
+        "target",
+        type=Path,
+        nargs="?",
+        default=versions.ROOT / "dist",
+        help=f"the directory to write to, which is emptied: new, empty, or with the {SUMS} of an earlier run"
+        " (default: dist)",
+    )
     try:
         make(parser.parse_args().target.absolute())
     except ReleaseError as error:

@@ -17,6 +17,9 @@ from typing import IO
 
 import layout
 
+sys.path.append(str(layout.ROOT))  # this program is run by its path
+from release.times import commit_time
+
 DOCKERFILE = layout.HERE / "Dockerfile"
 _FIRST = "FROM scratch AS discovery\n"
 """The line of the Dockerfile that follows the stage `build`."""
@@ -99,7 +102,7 @@ def _build(engine: str, context: str, target: str, name: str) -> None:
 
 def _archive(directory: Path, stream: IO[bytes]) -> None:
     """Write the files below `directory` as /images, in an order and with times that do not depend on this moment."""
-    time = _time()
+    time = commit_time(layout.ROOT)
     owned = {f"images/discovery/{place}" for place in layout.OWNED}
 
     def normal(entry: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -111,17 +114,6 @@ def _archive(directory: Path, stream: IO[bytes]) -> None:
     with tarfile.open(fileobj=stream, mode="w|") as tar:
         for path in (directory, *sorted(directory.rglob("*"))):
             tar.add(path, Path("images", path.relative_to(directory)), recursive=False, filter=normal)
-
-
-def _time() -> int:
-    """Return SOURCE_DATE_EPOCH, or else the time of the last commit, or else of the Dockerfile."""
-    if given := os.environ.get("SOURCE_DATE_EPOCH"):
-        return int(given)
-    git = ["git", "-C", str(layout.ROOT), "log", "-1", "--format=%ct"]
-    try:
-        return int(subprocess.run(git, capture_output=True, check=True).stdout)
-    except (OSError, ValueError, subprocess.CalledProcessError):
-        return int(DOCKERFILE.stat().st_mtime)
 
 
 if __name__ == "__main__":
