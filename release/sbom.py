@@ -2,14 +2,20 @@
 
 import json
 import re
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from release import versions
 from release.commands import ReleaseError, module
 
 _TOOLS = frozenset({"pip", "setuptools", "wheel"})
 """Part of a virtual environment, and not of the release."""
-_LOCAL = re.compile(r"file:|/tmp/|/home/|/root/|/work/|\b(?:localhost|127\.0\.0\.1|10\.\d+\.\d+\.\d+)\b", re.IGNORECASE)
+_LOCAL_URL = re.compile(
+    r"file://|https?://(?:[^/\s\"]*@[^/\s\"]*|(?:localhost|127(?:\.\d+){3}|10(?:\.\d+){3})\b)", re.IGNORECASE
+)
+"""A file, a package index with a login, or one of this machine or its network."""
 
 
 def write(target: Path, python: Path, version: str, *, epoch: str) -> Path:
@@ -50,8 +56,11 @@ def of_release(document: dict[str, Any], version: str) -> dict[str, Any]:
 
 
 def local_places(text: str) -> tuple[str, ...]:
-    """Return what in `text` names a place of a machine: files, addresses, and package indexes with a login."""
-    return tuple(sorted(set(_LOCAL.findall(text)) | set(re.findall(r"https?://[^/\s\"]*@[^/\s\"]*", text))))
+    """Return what in `text` names a place of this machine: its directories, files, and package indexes of its own."""
+    here = {str(each) for each in (Path.home(), versions.ROOT, tempfile.gettempdir(), sys.prefix)} - {"/"}
+    # Not as a part of a longer path or of a public URL.
+    directories = re.compile(rf"(?<![\w.~-])(?:{'|'.join(map(re.escape, sorted(here)))})(?![\w-])")
+    return tuple(sorted({*_LOCAL_URL.findall(text), *directories.findall(text)}))
 
 
 def _public(component: dict[str, Any]) -> dict[str, Any]:

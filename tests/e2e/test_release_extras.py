@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from discovery.cli.group import OWN
 from discovery.testing import require_program
-from release import completions, dist, manpages, sbom
+from release import completions, dist, manpages, sbom, versions
 
 DISCOVERY = Path(sys.executable).with_name("discovery")
 DATE = "2026-11-30"
@@ -143,10 +144,35 @@ def test_the_sbom_is_that_of_the_release_and_names_no_place_of_a_machine() -> No
 
 @pytest.mark.parametrize(
     "place",
-    ["file:///srv/x.whl", "/home/me/x", "http://127.0.0.1:3141/simple", "https://me:secret@index.example/simple"],
+    [
+        "file:///srv/x.whl",
+        f"{Path.home()}/x",
+        f"built in {versions.ROOT}",
+        f"{tempfile.gettempdir()}/x.whl",
+        f"{sys.prefix}/bin/python",
+        "http://127.0.0.1:3141/simple",
+        "http://10.0.0.7/simple",
+        "https://me:secret@index.example/simple",
+    ],
 )
 def test_a_place_of_a_machine_is_found(place: str) -> None:
     assert sbom.local_places(json.dumps({"url": place})) != ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"https://example.org{Path.home()}/guide",
+        f"https://example.org{tempfile.gettempdir()}/x",
+        "https://example.org/work/of/others",
+        "profile: a Python profiler",
+        "pkg:pypi/some@10.1.2.3",
+        "binds to localhost",
+        f"{tempfile.gettempdir()}orary",
+    ],
+)
+def test_what_is_public_is_no_place_of_a_machine(text: str) -> None:
+    assert sbom.local_places(json.dumps({"url": text})) == ()
 
 
 def test_the_sbom_of_an_environment_is_valid(tmp_path: Path) -> None:
