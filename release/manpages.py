@@ -96,18 +96,18 @@ def _page(context: Any, names: Iterable[str], version: str, date: str) -> str:
     records = [(param, param.get_help_record(context)) for param in command.get_params(context)]
     for title, is_option in (("ARGUMENTS", False), ("OPTIONS", True)):
         some = [record for param, record in records if record and (param.param_type_name == "option") is is_option]
-        lines += [f".SH {title}", *_definitions(some)] if some else []
+        lines += [f".SH {title}", *definitions(some)] if some else []
     if hasattr(command, "list_commands"):
         found = [(name, command.get_command(context, name)) for name in command.list_commands(context)]
         lines += [
             ".SH COMMANDS",
-            *_definitions((name, str(each.help).strip().partition("\n")[0]) for name, each in found),
+            *definitions((name, str(each.help).strip().partition("\n")[0]) for name, each in found),
         ]
     if not context.parent:
         lines += [".SH FILES", _FILES.rstrip()]
         lines += [".SH EXIT STATUS", *_description(str(command.epilog or ""))]
     others = [escape(each) for each in names if each != _name(context)]
-    lines += [".SH SEE ALSO", ",\n".join(f".BR {each} (1)" for each in others).replace("(1),", "(1),")]
+    lines += [".SH SEE ALSO", ",\n".join(f".BR {each} (1)" for each in others)]
     return "\n".join(lines) + "\n"
 
 
@@ -122,6 +122,6 @@ def _description(text: str) -> Iterator[str]:
             yield from (escape(line) for line in lines)
 
 
-def _definitions(records: Iterable[tuple[str, str]]) -> Iterator[str]:
+def definitions(records: Iterable[tuple[str, str]]) -> Iterator[str]:
     for term, text in records:
-        yield from (".TP", f".B {escape(term)}", *_description(text or "\\&"))
+        yield from (".TP", f".B {escape(term)}", *(_description(text) if text else ("\\&",)))

@@ -108,8 +108,10 @@ def _parts(version: str) -> tuple[int, int, int]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("name the one version to write: make version VERSION=0.3.0")
+    given = sys.argv[1]
     try:
-        (given,) = sys.argv[1:]
         set_version(given)
     except ValueError as error:
         sys.exit(f"{error}; usage: make version VERSION=0.3.0")

@@ -63,6 +63,11 @@ def test_no_text_of_a_command_becomes_a_request_of_roff(text: str) -> None:
     assert not [line for line in manpages.escape(text).splitlines() if line.startswith((".", "'"))]
 
 
+def test_an_option_without_help_shows_its_name_alone() -> None:
+    page = "\n".join(['.TH A "1"', ".SH OPTIONS", *manpages.definitions([("--bare", ""), ("--told", "Tells.")]), ""])
+    assert "OPTIONS --bare --told Tells." in shown(page)
+
+
 def test_each_shell_completes_the_commands(tmp_path: Path) -> None:
     completions.write(tmp_path, DISCOVERY)
     path = f"{DISCOVERY.parent}:/usr/bin:/bin"

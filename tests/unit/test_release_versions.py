@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,15 @@ def test_what_is_no_version_is_refused_and_nothing_is_written(checkout: Path, gi
     with pytest.raises(ValueError, match="is no version"):
         versions.set_version(given, checkout)
     assert versions.faults(checkout) == ()
+
+
+@pytest.mark.parametrize("given", [[], ["1.2.3", "4.5.6"]])
+def test_the_command_says_that_it_needs_one_version(given: list[str]) -> None:
+    command = [sys.executable, "-m", "release.versions", *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr == "name the one version to write: make version VERSION=0.3.0\n"
+    assert versions.faults() == ()
 
 
 def test_the_changelog_has_a_section_for_the_version_below_the_unreleased_one() -> None:
