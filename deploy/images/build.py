@@ -7,12 +7,15 @@ tree and the same packages make the same layers.
 
 import argparse
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 import layout
@@ -37,7 +40,11 @@ def main() -> int:
     build.add_argument("--tag", default="latest", help="the tag of every image (default: latest)")
     build.add_argument("--layout", type=Path, help="a directory that `layout` has made (default: a temporary one)")
     arguments = parser.parse_args()
+    os.umask(0o022)  # the images' users read what root writes here
+    signal.signal(signal.SIGTERM, _end)
     try:
+        if arguments.command == "build":
+            _require(arguments.engine)
         if arguments.command == "layout":
             layout.lay_out(arguments.directory)
         elif arguments.layout is not None:
@@ -63,14 +70,28 @@ def names() -> list[str]:
 def build_images(engine: str, directory: Path, prefix: str, tag: str) -> None:
     """Build every image from the root file systems of `directory`. Raises CalledProcessError."""
     base = f"localhost/discovery-layout:{os.getpid()}"
-    _import(engine, directory, base)
     try:
+        _import(engine, directory, base)
         with tempfile.TemporaryDirectory() as context:
             Path(context, "Dockerfile").write_text(f"FROM {base} AS build\n{_stages()}")
             for name in names():
                 _build(engine, context, name, f"{prefix}{name}:{tag}")
     finally:
-        subprocess.run([engine, "rmi", base], stdout=subprocess.DEVNULL, check=False)
+        # By force: what a build has begun may still use it.
+        remove = [engine, "rmi", "--force", base]
+        subprocess.run(remove, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Let the program end as it always does, and remove what is temporary; no second signal cuts that short."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+def _require(engine: str) -> None:
+    if shutil.which(engine) is None:
+        way_out = "install docker.io or podman, and name the one that is there: make images ENGINE=podman"
+        raise layout.MissingError(f"{engine} not found: {way_out}")
 
 
 def _stages() -> str:

@@ -19,7 +19,7 @@ BUILD = Path(__file__).parents[2] / "deploy/images/build.py"
 
 
 @pytest.fixture(scope="session")
-def _layout(tmp_path_factory: pytest.TempPathFactory, _requirements: None) -> Iterator[Path]:
+def layout(tmp_path_factory: pytest.TempPathFactory, _requirements: None) -> Iterator[Path]:
     """Return the root file systems of the images, laid out once for all processes that test."""
     for program in ("haproxy", "tini"):
         require_program(program, wheel=False)
@@ -30,7 +30,8 @@ def _layout(tmp_path_factory: pytest.TempPathFactory, _requirements: None) -> It
     with (shared / "images.users").open("w") as users:
         with _locked(shared / "images.lock"):
             if not directory.exists():
-                subprocess.run([sys.executable, BUILD, "layout", shared / "images.part"], check=True)
+                # Whoever runs `make images` may have a strict umask; the images' users read the files all the same.
+                subprocess.run([sys.executable, BUILD, "layout", shared / "images.part"], check=True, umask=0o077)
                 (shared / "images.part").rename(directory)
             fcntl.flock(users, fcntl.LOCK_SH)
         yield directory
@@ -47,9 +48,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _images(_layout: Path, _engine: DockerEngine) -> None:
+def _images(layout: Path, _engine: DockerEngine) -> None:
     subprocess.run(
-        [sys.executable, BUILD, "build", "--prefix", "polvi/", "--layout", _layout],
+        [sys.executable, BUILD, "build", "--prefix", "polvi/", "--layout", layout],
         env={**os.environ, "DOCKER_HOST": _engine.url},
         check=True,
     )

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from docker_lab import DockerEngine
 
 from discovery.testing import eventually_sync, within
 
+BUILD = Path(__file__).parents[2] / "deploy/images/build.py"
 PRODUCT = ("discovery", "docker-register", "simple-amb", "dynamic-etcd-amb", "haproxy")
 MOST_BYTES = 150_000_000
 SOCKET = "/var/run/docker.sock"
@@ -37,6 +40,23 @@ def test_each_image_is_small_and_has_a_health_check_volumes_and_a_user(images: D
         # The one that starts as root gives it up, as the tests below show.
         assert config["User"] == ("0:0" if name == "docker-register" else "65532:65532")
     assert found["simple-amb"]["Config"]["ExposedPorts"] == {"10000/tcp": {}}
+
+
+def test_a_build_that_is_ended_leaves_no_image_of_its_own(images: DockerEngine, layout: Path) -> None:
+    def of_builds() -> list[str]:
+        tags = [tag for image in images.client.images.list() for tag in image.tags]
+        return [tag for tag in tags if tag.startswith("localhost/discovery-layout:")]
+
+    assert of_builds() == []
+    command = [sys.executable, BUILD, "build", "--prefix", "ended/", "--layout", layout]
+    process = subprocess.Popen(command, env={**os.environ, "DOCKER_HOST": images.url})
+    try:
+        eventually_sync(lambda: of_builds() != [] or process.poll() is not None, "the root file systems", timeout=60)
+        process.terminate()
+        assert process.wait(within(60)) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    eventually_sync(lambda: of_builds() == [], "no image of the build", timeout=20)
 
 
 def state_of(container: Container) -> Any:
