@@ -32,7 +32,7 @@ FLOORS = (
 # The same for the plugin with the most rooms.
 HAPROXY = ROOT / "plugins/haproxy/discovery_haproxy"
 HAPROXY_FLOORS = (
-    {"limits", "text"},
+    {"connecting", "limits", "text"},
     {"options"},
     {"rendering"},
     {"label_routes", "program", "runtime_api"},

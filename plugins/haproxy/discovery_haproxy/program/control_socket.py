@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from discovery.toolkit import peer_credentials
+from discovery_haproxy.connecting import connect_to
 from discovery_haproxy.text.generation import DESCRIPTION, Marker
 
 _RETRY_SECONDS = 0.005
@@ -78,7 +79,7 @@ class ControlSocket:
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    client = await self._connect()
+                    client = await connect_to(self.path)
                 break
             except (OSError, TimeoutError) as error:
                 if loop.time() + _RETRY_SECONDS >= deadline:
@@ -145,21 +146,10 @@ class ControlSocket:
         return f"@1 {command}" if self.master else command
 
     async def _send(self, command: str) -> str:
-        answer = await _exchange(await self._connect(), command)
+        answer = await _exchange(await connect_to(self.path), command)
         if not answer.strip():
             raise ConnectionResetError("no answer")
         return answer
-
-    async def _connect(self) -> socket.socket:
-        """Return a connected socket, which the caller closes. Raises OSError."""
-        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            client.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(client, str(self.path))
-        except BaseException:
-            client.close()
-            raise
-        return client
 
 
 async def _exchange(client: socket.socket, command: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from discovery.toolkit import cancel_and_wait
+from discovery_haproxy.connecting import connect_to
 from discovery_haproxy.runtime_api.commands import Command
 from discovery_haproxy.text.generation import DESCRIPTION, Marker
 
@@ -24,8 +25,6 @@ _ANSWER_SECONDS = 5.0
 """Seconds for an answer: a worker that loads 10,000 backends needs one."""
 _CHUNK_BYTES = 1 << 16
 """Bytes that are received at once: the states of some 600 servers."""
-_FULL_QUEUE_SECONDS = 0.005
-"""Seconds between two attempts to connect while HAProxy's queue of connections is full."""
 _WORKER_COMMANDS = ("show info", "show cli level")
 """Commands whose answers tell which worker answers, and what the socket lets this process do."""
 _FIRST_BATCH = 8
@@ -255,7 +254,7 @@ async def open_connection(stats_socket: Path, marker: Marker = DESCRIPTION) -> C
     """
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            return Connection(await _connect(stats_socket), marker)
+            return Connection(await connect_to(stats_socket), marker)
     except (OSError, TimeoutError) as error:
         raise RuntimeApiError(f"{stats_socket} cannot be connected to: {str(error) or 'no answer'}") from None
 
@@ -268,23 +267,6 @@ async def connect(stats_socket: Path, marker: Marker = DESCRIPTION) -> AsyncIter
         yield connection
     finally:
         connection.close()
-
-
-async def _connect(stats_socket: Path) -> socket.socket:
-    """Return a connected socket, also if HAProxy's queue of connections is full for a while. Raises OSError."""
-    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connected.setblocking(False)
-        while True:
-            try:
-                connected.connect(str(stats_socket))
-            except BlockingIOError:  # unlike a TCP socket, a Unix socket does not connect later
-                await asyncio.sleep(_FULL_QUEUE_SECONDS)
-            else:
-                return connected
-    except BaseException:  # also a cancellation: no descriptor is left open
-        connected.close()
-        raise
 
 
 def _check(command: Command, answer: str) -> None:
