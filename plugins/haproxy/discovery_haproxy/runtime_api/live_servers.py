@@ -260,13 +260,13 @@ class LiveServers:
         epoch = self.epoch
         try:
             connection = await self._open()
+            try:
+                worker = await connection.worker()
+            except BaseException:  # also a cancellation: an answer may be left unread
+                connection.close()
+                raise
         except RuntimeApiError:
             self.disconnect()
-            raise
-        try:
-            worker = await connection.worker()
-        except BaseException:  # also a cancellation: an answer may be left unread
-            connection.close()
             raise
         if self._lock.locked() or self.epoch != epoch:  # a reload may be under way
             connection.close()

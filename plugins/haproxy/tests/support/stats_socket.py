@@ -14,6 +14,8 @@ class StatsSocket:
         self.sizes: list[int] = []
         self.answers: dict[str, str] = {}
         self.ends_at = ""
+        self.open = 0
+        """Connections of this moment."""
         self._writers: list[asyncio.StreamWriter] = []
 
     def close(self) -> None:
@@ -24,6 +26,7 @@ class StatsSocket:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer a batch when no further command of the batch comes."""
         self._writers.append(writer)
+        self.open += 1
         batch: list[str] = []
         while line := await reader.readline():
             batch.append(line.decode().strip())
@@ -37,6 +40,7 @@ class StatsSocket:
                 break
             writer.write("".join(f"{self.answers.get(each, '')}\n> " for each in batch).encode())
             batch = []
+        self.open -= 1
         writer.close()
 
 
