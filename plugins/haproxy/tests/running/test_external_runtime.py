@@ -117,6 +117,8 @@ async def test_an_external_haproxy_that_is_told_to_stop_does_not_wait_for_us(
         await driver.apply(*origins[:2])
         assert ways(driver)["runtime"] == 1
         assert (await driver.consumer.health()).ok
+        # What serves may be there before the master, which until then forgets a request to stop: its answer is awaited.
+        assert await external.reloads() == 1
         external.process.send_signal(signal.SIGUSR1)
 
         async def is_gone() -> bool:
