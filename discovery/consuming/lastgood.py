@@ -42,7 +42,7 @@ WRITING_SHARE = 0.05
 APPENDED_FROM = 256 * 1024
 """Bytes of a snapshot, some 1,500 backends, from which changes are appended: a smaller one is written as quickly."""
 AT_ONCE = 100
-"""Backends, or leases, whose text is made between two pauses, in less than a millisecond."""
+"""Backends, leases or holds whose text is made between two pauses, in less than a millisecond."""
 GIVE_WAY = 0.0001
 """Seconds of a pause, in which another thread gets the interpreter at once. Without pauses the first write of a large
 snapshot takes every second 5 ms from the consumers, which apply the same snapshot."""
@@ -279,8 +279,9 @@ class _Documents:
             parts += (text, b", ") if text else ()
         if len(parts) > 1:
             del parts[-1]  # the last comma
+        leases, held = self._leases_text(memory.leases), self._held_text(memory.held)
         rest = json.dumps(_memory_document(memory))[1:].encode()
-        return [*parts, b'], "leases": {', self._leases_text(memory.leases), b"}, ", rest]
+        return [*parts, b'], "leases": {', leases, b'}, "held": {', held, b"}, ", rest]
 
     def _leases_text(self, leases: Mapping[str, float]) -> bytes:
         """Return the TTLs by key as the members of a JSON object. A new address of a leased record changes none."""
@@ -288,6 +289,15 @@ class _Documents:
             some = (json.dumps(dict(each))[1:-1].encode() for each in self._in_turns(leases.items()))
             self._leases = leases, b", ".join(some)
         return self._leases[1]
+
+    def _held_text(self, held: Mapping[str, Held]) -> bytes:
+        """Return the holds by key as the members of a JSON object, their ends by the wall clock."""
+        ahead = time.time() - time.monotonic()
+        some = (
+            json.dumps({key: _held_document(hold, ahead) for key, hold in each})[1:-1].encode()
+            for each in self._in_turns(held.items())
+        )
+        return b", ".join(some)
 
     def _text(self, service: Service) -> bytes:
         """Return the backends of a service as JSON objects, separated by commas."""
@@ -309,16 +319,16 @@ class _Documents:
                 self._pause()
 
 
+def _held_document(hold: Held, ahead: float) -> dict[str, Any]:
+    """The hold as JSON has it, its end by the wall clock, which outlives the process and is `ahead` of `monotonic`."""
+    return {"cause": hold.cause.value, "ttl": hold.ttl, "until": hold.until and hold.until + ahead}
+
+
 def _memory_document(memory: RememberedHolds) -> dict[str, Any]:
-    """The memory without leases as JSON has it, its instants by the wall clock, which outlives the process."""
-    ahead = time.time() - time.monotonic()
+    """The memory without leases and holds, as JSON has it."""
     history = memory.history
     return {
         "history": None if history is None else {"store": history.store, "term": history.term},
-        "held": {
-            key: {"cause": each.cause.value, "ttl": each.ttl, "until": each.until and each.until + ahead}
-            for key, each in memory.held.items()
-        },
         "doubted": memory.doubted,
     }
 

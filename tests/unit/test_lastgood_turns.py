@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from discovery.consuming import lastgood
-from discovery.consuming.holding import RememberedHolds
+from discovery.consuming.holding import Cause, Held, RememberedHolds
 from discovery.consuming.lastgood import AT_ONCE, LastGood
 from discovery.consuming.watcher import Observation
 from discovery.registry import RegistryURL
@@ -20,10 +20,11 @@ from discovery.testing import backend, eventually, snapshot
 URL = RegistryURL.parse("etcd://10.0.0.1:2379/services")
 LARGE = snapshot(*(backend("web", f"b{number:05}") for number in range(10_000)), revision=7)
 LEASES = {each.key: 10.0 for each in LARGE.backends()}
+HELD = dict.fromkeys(LEASES, Held(Cause.RESET, None, None))
 
 
 def last_good(directory: Path) -> LastGood:
-    return LastGood(directory, URL, structlog.get_logger(), lambda: RememberedHolds(7, leases=LEASES))
+    return LastGood(directory, URL, structlog.get_logger(), lambda: RememberedHolds(7, leases=LEASES, held=HELD))
 
 
 def test_one_large_service_is_encoded_in_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +33,11 @@ def test_one_large_service_is_encoded_in_small_parts(tmp_path: Path, monkeypatch
     dumps = json.dumps
 
     def recorded(document: Any) -> str:
-        encoded.append(len(document))
+        encoded.append(
+            max([len(document), *(len(each) for each in document.values() if isinstance(each, dict))])
+            if isinstance(document, dict)
+            else len(document)
+        )
         return dumps(document)
 
     kept = last_good(tmp_path)
@@ -44,7 +49,7 @@ def test_one_large_service_is_encoded_in_small_parts(tmp_path: Path, monkeypatch
     remembered = last_good(tmp_path).load()
     assert remembered is not None
     assert remembered.snapshot == LARGE
-    assert remembered.memory.leases == LEASES
+    assert (remembered.memory.leases, remembered.memory.held) == (LEASES, HELD)
 
 
 def test_the_pauses_of_a_write_are_no_reason_to_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
