@@ -159,7 +159,7 @@ def _add_ports(findings: Findings, container: Container, stops: bool, rules: Rul
             problems.append(str(error))
         else:
             chooses_id = options.id is None and request.id is not None
-            rank = (stops, chooses_id, container.started_at, container.id)
+            rank = (stops, chooses_id, container.created_at, container.id)
             findings.candidates.append(RankedCandidate(candidate, source, rank))
     return problems
 

@@ -44,8 +44,9 @@ class Container:
 
     `running` is False while the container waits to be restarted. A `paused` container runs and serves nothing. `image`
     is the reference that the container was started with; if that is the id of the image, `image_names` has the image's
-    tags and digests. `started_at` is in nanoseconds since the epoch, as in Docker's
-    events, and 0 for a container that never started. `ports` are the published ports, IPv4 bindings before IPv6
+    tags and digests. `created_at` and `started_at` are in nanoseconds since the epoch, as in Docker's events;
+    `started_at` is new after each restart, and 0 for a container that never started.
+    `ports` are the published ports, IPv4 bindings before IPv6
     bindings; the two families may have different host ports. `exposed` are the declared ports. `network_mode` is
     "host", "none", "container:ID" or the name of a network. `is_infra` is True for the container in which Podman holds
     the network of a pod. `stop_signal` is a signal number. `stop_timeout` is in seconds; None stands for Docker's
@@ -61,6 +62,7 @@ class Container:
     running: bool = False
     paused: bool = False
     health: Health | None = None
+    created_at: int = 0
     started_at: int = 0
     labels: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     env: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
@@ -117,6 +119,7 @@ def parse(document: object) -> Container:
         running=state.get("Running") is True and state.get("Restarting") is not True and state.get("Dead") is not True,
         paused=state.get("Paused") is True,
         health=_health(_map(state.get("Health")).get("Status")),
+        created_at=parse_timestamp(root.get("Created")),
         started_at=parse_timestamp(state.get("StartedAt")),
         labels=_frozen({key: text for key, text in _map(config.get("Labels")).items() if isinstance(text, str)}),
         env=_frozen(dict(_variable(entry) for entry in _list(config.get("Env")) if isinstance(entry, str))),

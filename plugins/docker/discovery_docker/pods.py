@@ -2,8 +2,8 @@
 
 Podman reports of each container of a pod all the ports that the pod publishes. A port is registered for one container:
 the one that the option `port` selects, or else the one that names the port by SERVICE_<port>_NAME, or else the one
-whose network it is, or else the one whose image declares the port, or else the only one. Of several the oldest has the
-port, so that no container can take the place of another.
+whose network it is, or else the one whose image declares the port, or else the only one. Of several the first that
+was created has the port, so that no container can take the place of another, and a restart moves no port.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -78,7 +78,7 @@ def _holder(
     chosen = [each for each in group if port in (options.port or ()) and is_selected(each)]
     declaring = [each for each in group if (port, "tcp") in each.exposed]
     claims = (chosen, named, [each for each in group if each is owner], declaring, group if len(group) == 1 else ())
-    return next((min(each, key=lambda one: (one.started_at, one.id)) for each in claims if each), None)
+    return next((min(each, key=lambda one: (one.created_at, one.id)) for each in claims if each), None)
 
 
 def _undecided(port: int, members: Sequence[Container]) -> str:

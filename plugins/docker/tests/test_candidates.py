@@ -180,13 +180,14 @@ def test_only_allowed_services_are_registered() -> None:
 
 
 def test_no_container_takes_another_containers_place() -> None:
-    victim = container("a", started_at=2)
-    thief = container("b", started_at=1, labels={"SERVICE_ID": "m:a:80"})
+    victim = container("a", created_at=2)
+    thief = container("b", created_at=1, labels={"SERVICE_ID": "m:a:80"})
     candidates, problems = found(thief, victim)
     assert {key: each.backend.port for key, each in candidates.items()} == {"httpd/m:a:80": 30080}
     assert candidates["httpd/m:a:80"].backend == backend(victim)
     assert problems == {"container b": "httpd/m:a:80 is already registered for container a: choose a different id"}
-    younger, older = (container(name, started_at=at, labels={"SERVICE_ID": "x"}) for name, at in (("y", 2), ("o", 1)))
+    younger = container("y", created_at=2, started_at=3, labels={"SERVICE_ID": "x"})
+    older = container("o", created_at=1, started_at=4, labels={"SERVICE_ID": "x"})  # and was restarted
     assert found(younger, older)[1].keys() == {"container y"}
 
 

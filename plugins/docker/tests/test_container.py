@@ -60,6 +60,7 @@ def test_a_recorded_container() -> None:
         running=True,
         paused=False,
         health="healthy",
+        created_at=1795367472063945579,
         started_at=1795367472413379671,
         labels={"SERVICE_NAME": "web"},
         env={"SERVICE_TAGS": "a,b", "PATH": "/bin", "HTTPD_PREFIX": "/usr/local/apache2"},

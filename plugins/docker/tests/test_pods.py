@@ -20,10 +20,10 @@ def infra(**fields: Any) -> Container:
     return Container("i" * 64, "0123456789ab-infra", running=True, is_infra=True, **fields)
 
 
-def member(name: str, *exposed: int, started_at: int = 0, **fields: Any) -> Container:
+def member(name: str, *exposed: int, created_at: int = 0, **fields: Any) -> Container:
     fields = {"ports": PORTS, "network_mode": f"container:{'i' * 64}", "image": "web", **fields}
     declared = tuple((port, "tcp") for port in exposed)
-    return Container(name * 16, name, running=True, exposed=declared, started_at=started_at, **fields)
+    return Container(name * 16, name, running=True, exposed=declared, created_at=created_at, **fields)
 
 
 def found(*containers: Container, **options: Any) -> Findings:
@@ -39,7 +39,7 @@ def registered(findings: Findings) -> dict[str, str]:
 
 
 def test_the_container_that_declares_the_port_has_it() -> None:
-    findings = found(infra(), member("side"), member("web", 80, started_at=1))
+    findings = found(infra(), member("side"), member("web", 80, created_at=1))
     assert registered(findings) == {"web": "10.0.0.5:8080"}
     assert findings.problems == {}
     assert findings.skipped == {
@@ -57,15 +57,15 @@ def test_each_port_has_its_container() -> None:
 
 
 def test_a_name_for_the_port_precedes_what_the_image_declares_unless_conventions_are_off() -> None:
-    named = member("side", started_at=1, labels={"SERVICE_80_NAME": "shop"})
+    named = member("side", created_at=1, labels={"SERVICE_80_NAME": "shop"})
     assert registered(found(infra(), member("web", 80), named)) == {"shop": "10.0.0.5:8080"}
     assert registered(found(infra(), member("web", 80), named, conventions=False)) == {"web": "10.0.0.5:8080"}
 
 
 def test_the_older_of_two_that_declare_the_port_has_it() -> None:
-    assert registered(found(infra(), member("a", 80, started_at=2), member("b", 80, started_at=1))) == {
-        "b": "10.0.0.5:8080"
-    }
+    """Also after a restart."""
+    younger, older = member("a", 80, created_at=2, started_at=3), member("b", 80, created_at=1, started_at=4)
+    assert registered(found(infra(), younger, older)) == {"b": "10.0.0.5:8080"}
 
 
 def test_the_only_container_has_the_port_undeclared() -> None:
@@ -94,7 +94,7 @@ def test_the_configuration_chooses_a_container_and_its_port() -> None:
 @pytest.mark.parametrize("name", [None, "shop"])
 def test_without_a_pod_the_port_is_that_of_the_container_whose_network_it_is(name: str | None) -> None:
     """As of `podman run --network container:owner`."""
-    owner = Container("i" * 64, "owner", running=True, ports=PORTS, started_at=5)
+    owner = Container("i" * 64, "owner", running=True, ports=PORTS, created_at=5)
     labels = {} if name is None else {"SERVICE_80_NAME": name}
     assert registered(found(owner, member("web", 80, labels=labels))) == {name or "owner": "10.0.0.5:8080"}
 

@@ -44,6 +44,7 @@ def test_health_as_podman_checks_it(podman_engine: PodmanEngine) -> None:
     with following(podman_engine.url, reconcile=3600) as seen:
         podman_engine.podman("run", "--detach", "--name", "web-1", *check, "busybox")
         eventually_sync(lambda: seen.get("web-1").health == "starting")
+        assert 0 < seen.get("web-1").created_at <= seen.get("web-1").started_at
         podman_engine.podman("exec", "web-1", "/bin/busybox", "touch", "/ok")
         podman_engine.podman("healthcheck", "run", "web-1")
         eventually_sync(lambda: seen.get("web-1").health == "healthy")
