@@ -168,6 +168,18 @@ def test_a_machine_that_the_kernel_gives_up_is_told_as_one_that_acknowledges_not
     assert end_of(worker) == "unacknowledged"
 
 
+def test_a_machine_that_the_kernel_gives_up_while_its_client_does_not_read_is_told_as_such(
+    wire: Wire, start_worker: StartWorker, stack: ExitStack
+) -> None:
+    worker, far, living = pair(wire, start_worker, stack, "backend", seconds=0)
+    with wire.at(wire.near):
+        Path("/proc/sys/net/ipv4/tcp_retries2").write_text("2")
+    fill(far)
+    wire.die("silence")
+    living.sendall(b"are you there?")
+    assert end_of(worker) == "unacknowledged"
+
+
 @pytest.mark.parametrize("how", sampled(["cable", "silence"]))
 def test_a_backends_machine_that_dies_before_its_answer_ends_the_connection(
     wire: Wire, start_worker: StartWorker, stack: ExitStack, how: str

@@ -111,7 +111,7 @@ class End:
         except BlockingIOError:
             return
         except OSError as error:
-            self.connection.abort(_reason(error))
+            self.connection.abort(_reason(error.errno))
             return
         if not count:
             if events & _ERROR:  # the socket was reset after its FIN
@@ -131,7 +131,7 @@ class End:
             sent = 0
         except OSError as error:
             peer.forward_remaining()
-            self.connection.abort(_reason(error))
+            self.connection.abort(_reason(error.errno))
             return
         if sent < count:
             peer.queue(buffer.view[sent:count])
@@ -194,7 +194,8 @@ class End:
         connection = self.connection
         if events & _ERROR:
             if connection.open:
-                connection.abort()
+                with borrowed(self.fd) as sock:
+                    connection.abort(_reason(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)))
             else:
                 connection.owner.client_reset(connection)
         elif events & _END and not connection.open:
@@ -213,7 +214,7 @@ class End:
             return
         except OSError as error:
             self.forward_remaining()
-            connection.abort(_reason(error))
+            connection.abort(_reason(error.errno))
             return
         connection.buffer.add_kept(-sent)
         if sent < len(pending):
@@ -394,9 +395,9 @@ class Connection:
         client.peer = self.client = self.sent_last = _NO_PEER  # leaves no reference cycle
 
 
-def _reason(error: OSError) -> str:
-    """Return why a connection ends on which a read or a write has failed."""
-    return "unacknowledged" if error.errno in _GAVE_UP else "reset"
+def _reason(error: int | None) -> str:
+    """Return why a connection ends whose socket has this error."""
+    return "unacknowledged" if error in _GAVE_UP else "reset"
 
 
 class DeferredClose:
