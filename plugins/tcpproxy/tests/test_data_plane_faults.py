@@ -184,3 +184,23 @@ def test_a_failing_accept_is_reported_without_spinning(worker: Worker) -> None:
     worker.report()
     assert {each["message"] for each in worker.events} == {"accepting failed"}
     assert len(worker.events) < 5
+
+
+def test_a_worker_whose_listening_socket_another_process_sets_blocking_goes_on(
+    worker: Worker, backend: socket.socket
+) -> None:
+    """All processes with the socket share its mode: `socket.dup` of Python and systemd's start of a unit set it."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        other = listener.dup()
+        worker.listen(listener)
+    worker.serve(backend)
+    with other, ExitStack() as stack:
+        for _ in range(3):  # with connections open, the worker looks for more clients than the one that has come
+            other.setblocking(True)
+            client = worker.connect()
+            client.sendall(b"x")
+            server = stack.enter_context(backend.accept()[0])
+            server.settimeout(within(20))
+            assert server.recv(1) == b"x"
+            server.sendall(b"y")
+            assert client.recv(1) == b"y"

@@ -67,6 +67,9 @@ class Acceptor:
         accept, accepted, descriptors = self._accept, self.proxy.accepted, self._context.descriptors
         is_ipv4 = self._is_ipv4
         failures = 0
+        # All processes with the socket share its mode. `socket.dup` of a successor of version 0.1, and systemd
+        # at each start of a unit, make the socket block: the worker would serve nobody until the next client comes.
+        os.set_blocking(self._sock.fileno(), False)
         # With few connections few clients wait at once, and an accept that finds none costs as much as any other.
         left = min(len(self.proxy.connections) + 1, _ACCEPTED)
         while left:
