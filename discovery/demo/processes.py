@@ -16,7 +16,8 @@ from typing import Self, TypeVar
 
 from discovery.errors import DiscoveryError
 
-_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
+_LIBC = ctypes.CDLL(None)
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _POLL_SECONDS = 0.02
@@ -57,11 +58,13 @@ class DemoProcess:
 class Stage:
     """A temporary directory and the demo's processes. The end of the block ends the processes, then the directory.
 
-    A signal that requests the end makes the next `wait` raise Interrupted, so no process stays half started.
+    A signal that requests the end makes the next `wait` raise Interrupted, so no process stays half started. The
+    processes get SIGTERM if this one is killed, or if the thread ends that started them.
     """
 
-    def __init__(self) -> None:
-        """Create the stage. Entering the block creates the directory."""
+    def __init__(self, parent: Path | None = None) -> None:
+        """Create the stage. Entering the block creates the directory, in `parent` or among the temporary files."""
+        self._parent = parent
         self._ending = ExitStack()
         self._children: list[DemoProcess] = []
         self._asked = False
@@ -71,9 +74,11 @@ class Stage:
         """Handle the signals, become the parent of orphaned descendants, and create the directory."""
         for number in _ENDING_SIGNALS:
             self._ending.callback(signal.signal, number, signal.signal(number, self._ask))
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        parent: str | Path | None = self._parent
         # The path of a Unix socket has at most 107 bytes, and this directory has Unix sockets.
-        parent = "/tmp" if len(tempfile.gettempdir()) > 40 else None  # noqa: S108 - mkdtemp's names are unguessable
+        if parent is None and len(tempfile.gettempdir()) > 40:
+            parent = "/tmp"  # noqa: S108 - mkdtemp's names are unguessable
         self.directory = Path(tempfile.mkdtemp(prefix="discovery-demo-", dir=parent))
         self._ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self._ending.callback(_kill_the_rest)
@@ -102,6 +107,7 @@ class Stage:
         variables = {key: value for key, value in os.environ.items() if not key.startswith("DISCOVERY_")}
         variables |= {"DISCOVERY_CONFIG": os.devnull, **(environment or {})}
         path = self.directory / f"{name}.log"
+        parent = os.getpid()
         with path.open("wb") as output:
             process = subprocess.Popen(
                 [*under, sys.executable, *arguments],
@@ -110,6 +116,7 @@ class Stage:
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
                 env=variables,
+                preexec_fn=lambda: _end_with(parent),  # noqa: PLW1509 - a call of prctl takes no lock
                 start_new_session=True,  # Ctrl-C reaches only the demo, which then stops the process in order
             )
         child = DemoProcess(name, process, path)
@@ -166,6 +173,13 @@ class Stage:
 
     def _ask(self, _: int, __: FrameType | None) -> None:
         self._asked = True
+
+
+def _end_with(parent: int) -> None:
+    """Have this process get SIGTERM at the end of its parent, even if the parent has no time to send the signal."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before
+        os._exit(1)
 
 
 def _last_line(text: str) -> str:

@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
-from discovery.testing import cannot_run, require_program, within
+from discovery.testing import cannot_run, eventually_sync, require_program, within
 
 # A container's first process ends after all others, one of which was started from outside, as health checks are.
 CODE = """
@@ -24,6 +25,34 @@ with Stage():
         time.sleep(0.01)
 print("ended")
 """
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from discovery.demo.processes import Stage
+
+with Stage(Path(sys.argv[1])) as stage:
+    print(stage.start_python("child", "-c", "import time; time.sleep(600)").process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_processes_end_with_a_demo_that_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        pid = int(demo.stdout.readline())
+        demo.kill()
+    eventually_sync(lambda: not command(pid), "the process to end")
+    assert [each.name.startswith("discovery-demo-") for each in tmp_path.iterdir()] == [True]
+
+
+def command(pid: int) -> bytes:
+    """Return the command line of a process; nothing if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_the_first_process_of_a_container_is_not_awaited_before_the_others() -> None:

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import IO
 
 from discovery.errors import ConfigError
@@ -28,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class LabDirectory:
-    """A new temporary directory, locked for as long as the directory is in use.
+    """A new temporary directory, locked for as long as the directory is in use. A context manager, if that suits.
 
     Whatever runs for the directory has a path within the directory on its command line, or the directory of a container
     as root. The file `name` names the network namespace and the link. Only this user has rights to the directory.
@@ -48,6 +49,16 @@ class LabDirectory:
         draft = self.path / "name.draft"
         draft.write_text(name)
         draft.rename(self.path / "name")  # whole or not at all: the process may be killed at any time
+
+    def __enter__(self) -> Path:
+        """Return the path."""
+        return self.path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the directory as `remove` does."""
+        self.remove()
 
     def kill(self) -> None:
         """End all processes by SIGKILL, those in containers included, and wait for the end of the processes."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from docker.errors import DockerException
+from docker_lab.leftovers import LabDirectory, sweep
 
 from discovery.demo.processes import Interrupted, Stage
 from discovery.errors import DiscoveryError
@@ -82,7 +83,9 @@ def _check(asked: argparse.Namespace) -> None:
 
 def _run(asked: argparse.Namespace) -> Result:
     output = sys.stderr if asked.json else sys.stdout
-    with Stage() as stage:
+    sweep()
+    # The next run removes the place, and with it the stage's directory, if this run is killed.
+    with LabDirectory() as place, Stage(place) as stage:
         try:
             return Story(stage, Options(asked.leader, asked.rate, asked.images), output).run()
         finally:
