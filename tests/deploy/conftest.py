@@ -30,9 +30,11 @@ def layout(tmp_path_factory: pytest.TempPathFactory, _requirements: None) -> Ite
     with (shared / "images.users").open("w") as users:
         with _locked(shared / "images.lock"):
             if not directory.exists():
+                part = shared / "images.part"
+                shutil.rmtree(part, ignore_errors=True)  # of a process that failed, so that this one tells the reason
                 # Whoever runs `make images` may have a strict umask; the images' users read the files all the same.
-                subprocess.run([sys.executable, BUILD, "layout", shared / "images.part"], check=True, umask=0o077)
-                (shared / "images.part").rename(directory)
+                subprocess.run([sys.executable, BUILD, "layout", part], check=True, umask=0o077)
+                part.rename(directory)
             fcntl.flock(users, fcntl.LOCK_SH)
         yield directory
         with _locked(shared / "images.lock"), suppress(BlockingIOError):  # another process uses it
