@@ -15,6 +15,7 @@ from discovery.testing import eventually_sync, within
 from docker_lab.leftovers import LabDirectory, sweep
 
 _START_SECONDS = 180
+_COMMAND_SECONDS = 60
 
 
 class Engine(ABC):
@@ -186,8 +187,15 @@ class Engine(ABC):
 
 
 def run(*command: str | Path) -> None:
-    """Run a command. Raises subprocess.CalledProcessError if the command fails.
+    """Run a command. Raises subprocess.CalledProcessError if the command fails, TimeoutExpired if it does not end.
 
     The command has a session of its own: a terminal's Ctrl-C does not reach the command.
     """
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True)
+    subprocess.run(
+        command,
+        check=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        start_new_session=True,
+        timeout=within(_COMMAND_SECONDS),
+    )

@@ -14,10 +14,13 @@ from typing import Self
 import docker
 
 from discovery.system.embedded import find_program
+from discovery.testing import within
 from docker_lab.engine import Engine, run
 from docker_lab.leftovers import LabDirectory, delete_namespace, sweep
 
 _BRIDGE = "br0"
+_DOCKER_SECONDS = 300.0
+"""Seconds after which dockerd counts as hung: the transfer of the images takes longest."""
 
 
 class Lan:
@@ -85,11 +88,17 @@ class Machine(Engine):
     def docker(self, *arguments: str) -> str:
         """Run the command `docker` with the arguments, and return its output.
 
-        Raises subprocess.CalledProcessError if the command fails.
+        Raises subprocess.CalledProcessError if the command fails, and subprocess.TimeoutExpired if dockerd hangs.
         """
         command = [str(find_program("docker")), "--host", self.url, *arguments]
         done = subprocess.run(
-            command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True
+            command,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+            timeout=within(_DOCKER_SECONDS),
         )
         return done.stdout
 

@@ -24,6 +24,7 @@ _LINK = re.compile(r"dlab[0-9]{1,3}")
 """What `LinkedEngine` calls its link, and the network namespace behind the link."""
 _REMOVAL_SECONDS = 60
 """Until the removal of Podman's containers is given up: a busy machine removes a dozen containers in this time."""
+_COMMAND_SECONDS = 60
 
 _log = logging.getLogger(__name__)
 
@@ -187,4 +188,7 @@ def _mounts(directory: Path) -> list[str]:
 
 def _try(*command: str) -> None:
     """Run a command, which may fail, in a session of its own: a terminal's Ctrl-C does not reach the command."""
-    subprocess.run(command, stderr=subprocess.DEVNULL, check=False, start_new_session=True)
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            command, stderr=subprocess.DEVNULL, check=False, start_new_session=True, timeout=_COMMAND_SECONDS
+        )
