@@ -144,9 +144,11 @@ def registered(program: Path, url: str, directory: Path, service: str, name: str
     try:
         yield
         assert process.poll() is None, (directory / f"{name}.log").read_text()
-    finally:
         process.terminate()
         assert process.wait(within(TIMEOUT)) == 0, (directory / f"{name}.log").read_text()
+    finally:  # also after a failure, which stays the one that is told
+        process.kill()
+        process.wait()
 
 
 def test_run_replace_to_this_release_and_back_fails_nobody(
