@@ -1,9 +1,7 @@
 """From discovery 0.1 (the commit e0f34d1) to this one and back: nobody is refused, and what 0.1 has left is read."""
 
-import http.client
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +12,8 @@ from ambassadors import TIMEOUT
 from daemons import Daemon, Starter
 from former_release import former_discovery
 from proxies import Load, Serve
+from requesting import Load as WebLoad
+from requesting import Requests
 from sites import StartSite, site
 
 from discovery.errors import DiscoveryError
@@ -41,50 +41,6 @@ def former() -> Path:
 def etcd() -> Iterator[EmbeddedEtcd]:
     with EmbeddedEtcd() as etcd:
         yield etcd
-
-
-class Requests:
-    """Clients that send HTTP requests, each on a connection of its own: who answered, and what failed."""
-
-    def __init__(self, port: int, clients: int = 2) -> None:
-        self.names: list[str] = []
-        self.failed: list[str] = []
-        self._port = port
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-
-    @contextmanager
-    def running(self) -> Iterator["Requests"]:
-        for each in self._threads:
-            each.start()
-        try:
-            yield self
-        finally:
-            self._end.set()
-            for each in self._threads:
-                each.join(within(TIMEOUT))
-
-    def answered_by(self, name: str, count: int = 10) -> None:
-        """Wait until `name` has answered `count` more requests."""
-        before = self.names.count(name)
-        eventually_sync(lambda: self.names.count(name) >= before + count, f"{name} to answer", TIMEOUT)
-
-    def _run(self) -> None:
-        while not self._end.is_set():
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=within(TIMEOUT))
-            try:
-                connection.request("GET", "/")
-                answer = connection.getresponse()
-                body = answer.read().decode()
-                if answer.status == 200:
-                    self.names.append(body)
-                else:
-                    self.failed.append(f"status {answer.status}")
-            except (OSError, http.client.HTTPException) as error:
-                self.failed.append(repr(error))
-            finally:
-                connection.close()
-            self._end.wait(0.005)  # leaves the processors to the daemons
 
 
 class Line:
@@ -115,6 +71,10 @@ class Line:
             return not missing
 
         eventually_sync(all_have, f"{', '.join(names)} to answer", TIMEOUT)
+
+    def requests(self, *names: str) -> Requests:
+        """Return clients that are to be answered by one of `names`."""
+        return Requests(("127.0.0.1", self.web), "web", *names)
 
     def begin(self, program: Path, *arguments: str) -> Daemon:
         """Start a daemon of `program`, and wait until it is ready, and the daemon before it has ended."""
@@ -164,22 +124,22 @@ def test_run_replace_to_this_release_and_back_fails_nobody(
     ):
         line.begin(former)
         line.serves("one", "two")
-        web, tcp = Requests(line.web), Load(line.tcp, 2)
-        with web.running(), tcp.running():
+        web, tcp = line.requests("one", "two", "three"), Load(line.tcp, 2)
+        with WebLoad({"web": web}).running(), tcp.running():
             for name in ("one", "two"):
-                web.answered_by(name)
+                web.wait_for(name)
             upgraded = line.begin(PRESENT, "--replace")
             tcp.goes_on()
             with registered(former, etcd.url, tmp_path, "web", "three", three.port):
                 for name in ("one", "two", "three"):
-                    web.answered_by(name)
+                    web.wait_for(name)
                 back = line.begin(former, "--replace")
                 tcp.goes_on()
                 for name in ("one", "two", "three"):
-                    web.answered_by(name)
+                    web.wait_for(name)
             again = line.begin(PRESENT, "--replace")
             tcp.goes_on()
-            web.answered_by("one")
+            web.wait_for("one")
         assert (web.failed, tcp.failed) == ([], [])
         assert again.stop() == 0
     for daemon in (upgraded, back, again):
@@ -202,7 +162,8 @@ def test_a_restart_in_another_version_serves_what_was_remembered_while_the_regis
             etcd.kill()
         daemon = line.begin(after)
         line.serves("one")
-        with Requests(line.web, 1).running() as web:
-            web.answered_by("one")
+        web = line.requests("one")
+        with WebLoad({"web": web}).running(1):
+            web.wait_for("one")
         assert web.failed == []
         assert "Traceback" not in daemon.log

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -15,19 +16,24 @@ _PAUSE = 0.01
 class Requests:
     """Clients of one address, and what became of their requests."""
 
-    def __init__(self, address: tuple[str, int], host: str, page: str = "hello\n") -> None:
-        """Store the address to connect to, the host name to ask for, and the page that is to be served."""
-        self._page = page.encode()
-        self.served = 0
+    def __init__(self, address: tuple[str, int], host: str, *pages: str) -> None:
+        """Store the address to connect to, the host name to ask for, and the pages of which one is to be served."""
+        self._pages = pages or ("hello\n",)
+        self.pages = Counter[str]()
         self.failed: list[str] = []
         self._address = address
         self._request = f"GET / HTTP/1.0\r\nHost: {host}\r\n\r\n".encode()
 
-    def ask(self) -> None:
-        """Ask once. Raises OSError unless the whole page is served."""
+    @property
+    def served(self) -> int:
+        """How many requests were served."""
+        return self.pages.total()
+
+    def ask(self) -> str:
+        """Ask once; return the page. Raises OSError unless the whole page is served."""
         with socket.create_connection(self._address, timeout=within(_ANSWER_SECONDS)) as client:
             client.sendall(self._request)
-            self._read(client)
+            return self._read(client)
 
     def serves(self) -> bool:
         """Ask once; return True. Raises OSError unless the whole page is served."""
@@ -38,10 +44,14 @@ class Requests:
         """Ask until the end."""
         while not end.wait(_PAUSE):
             try:
-                self.ask()
-                self.served += 1
+                self.pages[self.ask()] += 1
             except OSError as error:
                 self.failed.append(repr(error))
+
+    def wait_for(self, page: str, count: int = 10) -> None:
+        """Wait until so many more requests were served with `page`."""
+        before = self.pages[page]
+        eventually_sync(lambda: self.pages[page] >= before + count, f"{page!r}; failed: {self.failed}", timeout=60)
 
     def begin(self) -> socket.socket:
         """Return a connection on which a request has begun, to be ended with an empty line."""
@@ -54,12 +64,14 @@ class Requests:
         client.sendall(b"\r\n")
         self._read(client)
 
-    def _read(self, client: socket.socket) -> None:
+    def _read(self, client: socket.socket) -> str:
         answer = bytearray()
         while part := client.recv(65536):
             answer += part
-        if b" 200 " not in answer[:20] or not answer.endswith(self._page):
+        head, _, page = answer.decode(errors="replace").partition("\r\n\r\n")
+        if " 200 " not in head[:20] or page not in self._pages:
             raise ConnectionError(f"{bytes(answer[:60])!r} was answered")
+        return page
 
 
 class Load:
