@@ -96,8 +96,9 @@ class Booted:
         return output
 
     def show(self, unit: str, key: str) -> str:
-        """Return a property of a unit."""
-        return self.systemctl("show", "--value", "--property", key, unit).strip()
+        """Return a property of a unit. Docker loses the output of a short command now and then on a busy machine."""
+        told = eventually_sync(lambda: self.systemctl("show", "--property", key, unit), f"{key} of {unit}")
+        return told.strip().removeprefix(f"{key}=")
 
     def main_pid(self, unit: str) -> int:
         """Return the process id of a unit's main process, 0 if there is none."""
