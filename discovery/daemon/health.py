@@ -11,9 +11,9 @@ from discovery.daemon.status import DaemonStatus
 Word = Literal["ok", "degraded", "failing"]
 
 _MOST_ENTRIES = 20
+"""Entries of a summary, which has 8 times as many names and texts, and has to fit into one packet of a Unix socket."""
 _LONGEST_TEXT = 200
-"""Entries, and bytes in JSON of a name or a text, of a summary. A summary has 8 times as many names and texts as
-entries, and has to fit into one packet of a Unix socket."""
+"""Bytes in JSON of a name or a text of a summary, for the same reason."""
 
 
 def word(status: DaemonStatus) -> Word:

@@ -67,7 +67,7 @@ class Services:
                 self._fresh.add(id_)  # before the request: a service that changes meanwhile is asked for again
                 try:
                     self._read(id_)
-                except BaseException:
+                except BaseException:  # raised again, and the service is asked for again
                     self._fresh.discard(id_)
                     raise
             return self._known.get(id_, {})

@@ -108,9 +108,13 @@ async def test_a_program_follows_the_backends_and_their_weights(tmp_path: Path) 
             assert 125 < answers.count("b") < 175  # 150 expected; 4 standard deviations
             await driven.apply(backend(id="a", port=a, state="draining"), backend(id="b", port=b))
             await client.reaches("b")
-            (node,) = await driven.nodes()
-            assert (node["node"], node["up_to_date"], node["rejected"]) == ("program", True, {})
-            assert node["live_revision"] == 3
+
+            async def is_confirmed() -> bool:
+                (node,) = await driven.nodes()
+                assert (node["node"], node["up_to_date"], node["rejected"]) == ("program", True, {})
+                return bool(node["live_revision"] == 3)
+
+            await eventually(is_confirmed)
 
 
 @pytest.mark.swap
