@@ -88,7 +88,7 @@ def test_a_container_with_nothing_but_its_volumes_is_healthy_and_stops_in_order(
     assert code == 0
     (daemon,) = json.loads(output)["daemons"]
     assert (daemon["status"], len(daemon["instances"])) == ("ok", 1)
-    # Whoever is not a daemon's user, or asks at another place, is told of none.
+    # In another run directory no daemon is found.
     assert container.exec_run(["discovery", "health", "--run-dir", "/tmp"]).exit_code == 1
 
     # An orphan of an orphan is reaped by process 1.

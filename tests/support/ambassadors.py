@@ -144,7 +144,7 @@ def descendants(pid: int) -> list[int]:
 
 
 class Named:
-    """A server that tells its name to whoever connects, and then gives back every byte."""
+    """A server that sends its name to each client, and then echoes every byte."""
 
     def __init__(self, name: str, host: str, port: int) -> None:
         """Listen. `port` is where."""
@@ -201,14 +201,14 @@ def named() -> Iterator[Callable[..., Named]]:
 
 
 def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
-    """A connection, as soon as somebody listens there."""
+    """Return a connection, as soon as a server listens on the port."""
     return eventually_sync(
         lambda: socket.create_connection((host, port), timeout=within(TIMEOUT)), f"{host}:{port} to listen", TIMEOUT
     )
 
 
 def connect_unix(path: Path) -> socket.socket:
-    """A connection, as soon as somebody listens there: a socket has its file before it listens."""
+    """Return a connection, as soon as a server listens on the socket, whose file appears before."""
 
     def connected() -> socket.socket:
         client = socket.socket(socket.AF_UNIX)

@@ -128,7 +128,7 @@ class Engine(ABC):
             self._start_containerd()
             self.start()
             self._prepare()
-        except BaseException:
+        except BaseException:  # an interruption, too, must leave nothing behind; raised again
             self.__exit__(None, None, None)
             raise
         return self

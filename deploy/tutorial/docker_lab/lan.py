@@ -58,7 +58,7 @@ class Lan:
             for address in self.addresses:
                 run(*inside, "address", "add", str(address), "dev", _BRIDGE)
             run(*inside, "link", "set", _BRIDGE, "up")
-        except BaseException:
+        except BaseException:  # an interruption, too, must leave nothing behind; raised again
             self.__exit__(None, None, None)
             raise
         return self

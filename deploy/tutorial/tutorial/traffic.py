@@ -71,7 +71,7 @@ class Load:
             head = (await connection.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             fields = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
             await connection.reader.readexactly(int(fields.get("content-length", "0")))
-        except BaseException:
+        except BaseException:  # a cancellation, too, must close the connection; raised again
             connection.writer.close()
             raise
         status = head[0].split(" ", 2)[1]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery import Snapshot
-from discovery_haproxy.deployment.faults import SETTINGS, Fault, Kind, Part, Refusal
+from discovery_haproxy.deployment.faults import SETTINGS, Fault, Part, PartKind, Refusal
 from discovery_haproxy.fallback.blaming import Layout
 from discovery_haproxy.fallback.composing import Accepted, Composed, Wanted, accepted_config, compose
 from discovery_haproxy.fallback.forms import ACCEPTED, LEFT_OUT
@@ -33,7 +33,9 @@ def config(lines: str, settings: str, of: set[str], bad: set[str]) -> HAProxyCon
 
 def refusal(composed: Composed, *, named: bool) -> Refusal | None:
     """Refuse each service, and the settings, with a line `bad`."""
-    bad = [Part(Kind.SERVICE, name) for name, each in composed.config.services.items() if "bad" in each.backend_lines]
+    bad = [
+        Part(PartKind.SERVICE, name) for name, each in composed.config.services.items() if "bad" in each.backend_lines
+    ]
     bad += [SETTINGS] if "bad" in composed.config.global_lines else []
     if not bad:
         return None
@@ -53,7 +55,7 @@ def test_offenders_alone_are_in_an_earlier_form(accepted: set[str], bad: set[str
 
     deployment = Deployment(answer, answer, layout, lambda _: True)
     found = asyncio.run(Search(wanted, lambda: before, deployment).run(Found({}, {})))
-    expected = {Part(Kind.SERVICE, name): ACCEPTED if name in accepted else LEFT_OUT for name in bad}
+    expected = {Part(PartKind.SERVICE, name): ACCEPTED if name in accepted else LEFT_OUT for name in bad}
     services = {part: form for part, form in found.choice.items() if part != SETTINGS}
     assert (SETTINGS in found.choice) == settings
     assert services.keys() == expected.keys()

@@ -3,7 +3,7 @@
 import pytest
 from haproxy_web import Parse
 
-from discovery_haproxy.text.listeners import Kind, Listener, listeners_in, parse_listener
+from discovery_haproxy.text.listeners import Listener, SocketKind, listeners_in, parse_listener
 
 UNJUDGED = [
     "fd@3",
@@ -20,30 +20,30 @@ UNJUDGED = [
     "rhttp@later",
 ]
 FORMS = {
-    "127.0.0.1:80": Listener(Kind.TCP, "127.0.0.1", range(80, 81)),
-    "localhost:80": Listener(Kind.TCP, "localhost", range(80, 81)),
-    ":80": Listener(Kind.TCP, "", range(80, 81)),
-    "*:80": Listener(Kind.TCP, "", range(80, 81)),
-    "*:80-82": Listener(Kind.TCP, "", range(80, 83)),
-    "[::1]:80": Listener(Kind.TCP, "::1", range(80, 81), ipv6=True),
-    "::1:80": Listener(Kind.TCP, "::1", range(80, 81), ipv6=True),
-    ":::80 v4v6": Listener(Kind.TCP, "::", range(80, 81), ipv6=True, ipv6_only=False),
-    "[::]:80 ssl crt /x v6only": Listener(Kind.TCP, "::", range(80, 81), ipv6=True, ipv6_only=True),
-    "ipv4@127.0.0.1:80": Listener(Kind.TCP, "127.0.0.1", range(80, 81)),
-    "ipv6@:80": Listener(Kind.TCP, "", range(80, 81), ipv6=True),
-    "ipv6@*:80": Listener(Kind.TCP, "", range(80, 81), ipv6=True),
-    "ipv6@[::1]:80": Listener(Kind.TCP, "::1", range(80, 81), ipv6=True),
-    "tcp@127.0.0.1:80": Listener(Kind.TCP, "127.0.0.1", range(80, 81)),
-    "tcp6@::1:80": Listener(Kind.TCP, "::1", range(80, 81), ipv6=True),
-    "stream+ipv4@127.0.0.1:80": Listener(Kind.TCP, "127.0.0.1", range(80, 81)),
-    '"127.0.0.1:80"': Listener(Kind.TCP, "127.0.0.1", range(80, 81)),
-    "127.0.0.1:80 name x interface eth0 # y": Listener(Kind.TCP, "127.0.0.1", range(80, 81), interface="eth0"),
-    "192.0.2.1:80 transparent": Listener(Kind.TCP, "192.0.2.1", range(80, 81), transparent=True),
-    "quic4@127.0.0.1:443 ssl crt /x": Listener(Kind.UDP, "127.0.0.1", range(443, 444)),
-    "quic6@:443 ssl crt /x": Listener(Kind.UDP, "", range(443, 444), ipv6=True),
-    "/run/web.sock mode 600": Listener(Kind.PATH, "/run/web.sock"),
-    "unix@/run/web.sock": Listener(Kind.PATH, "/run/web.sock"),
-    "abns@web": Listener(Kind.ABSTRACT, "web"),
+    "127.0.0.1:80": Listener(SocketKind.TCP, "127.0.0.1", range(80, 81)),
+    "localhost:80": Listener(SocketKind.TCP, "localhost", range(80, 81)),
+    ":80": Listener(SocketKind.TCP, "", range(80, 81)),
+    "*:80": Listener(SocketKind.TCP, "", range(80, 81)),
+    "*:80-82": Listener(SocketKind.TCP, "", range(80, 83)),
+    "[::1]:80": Listener(SocketKind.TCP, "::1", range(80, 81), ipv6=True),
+    "::1:80": Listener(SocketKind.TCP, "::1", range(80, 81), ipv6=True),
+    ":::80 v4v6": Listener(SocketKind.TCP, "::", range(80, 81), ipv6=True, ipv6_only=False),
+    "[::]:80 ssl crt /x v6only": Listener(SocketKind.TCP, "::", range(80, 81), ipv6=True, ipv6_only=True),
+    "ipv4@127.0.0.1:80": Listener(SocketKind.TCP, "127.0.0.1", range(80, 81)),
+    "ipv6@:80": Listener(SocketKind.TCP, "", range(80, 81), ipv6=True),
+    "ipv6@*:80": Listener(SocketKind.TCP, "", range(80, 81), ipv6=True),
+    "ipv6@[::1]:80": Listener(SocketKind.TCP, "::1", range(80, 81), ipv6=True),
+    "tcp@127.0.0.1:80": Listener(SocketKind.TCP, "127.0.0.1", range(80, 81)),
+    "tcp6@::1:80": Listener(SocketKind.TCP, "::1", range(80, 81), ipv6=True),
+    "stream+ipv4@127.0.0.1:80": Listener(SocketKind.TCP, "127.0.0.1", range(80, 81)),
+    '"127.0.0.1:80"': Listener(SocketKind.TCP, "127.0.0.1", range(80, 81)),
+    "127.0.0.1:80 name x interface eth0 # y": Listener(SocketKind.TCP, "127.0.0.1", range(80, 81), interface="eth0"),
+    "192.0.2.1:80 transparent": Listener(SocketKind.TCP, "192.0.2.1", range(80, 81), transparent=True),
+    "quic4@127.0.0.1:443 ssl crt /x": Listener(SocketKind.UDP, "127.0.0.1", range(443, 444)),
+    "quic6@:443 ssl crt /x": Listener(SocketKind.UDP, "", range(443, 444), ipv6=True),
+    "/run/web.sock mode 600": Listener(SocketKind.PATH, "/run/web.sock"),
+    "unix@/run/web.sock": Listener(SocketKind.PATH, "/run/web.sock"),
+    "abns@web": Listener(SocketKind.ABSTRACT, "web"),
 }
 
 
@@ -91,10 +91,10 @@ bind unix@/in
     # bind 127.0.0.1:1
 """
     assert listeners(text) == [
-        Listener(Kind.PATH, "/run/stats"),
-        Listener(Kind.PATH, "/srv/in"),
-        Listener(Kind.TCP, "127.0.0.1", range(10000, 10001)),
-        Listener(Kind.TCP, "127.0.0.1", range(1514, 1515)),
-        Listener(Kind.TCP, "127.0.0.1", range(9999, 10000)),
-        Listener(Kind.UDP, "127.0.0.1", range(1515, 1516)),
+        Listener(SocketKind.PATH, "/run/stats"),
+        Listener(SocketKind.PATH, "/srv/in"),
+        Listener(SocketKind.TCP, "127.0.0.1", range(10000, 10001)),
+        Listener(SocketKind.TCP, "127.0.0.1", range(1514, 1515)),
+        Listener(SocketKind.TCP, "127.0.0.1", range(9999, 10000)),
+        Listener(SocketKind.UDP, "127.0.0.1", range(1515, 1516)),
     ]

@@ -27,7 +27,7 @@ from discovery.toolkit import (
 )
 from discovery_haproxy.deployment.vantage import Vantage
 from discovery_haproxy.program.process import read_process, socket_inodes
-from discovery_haproxy.text.listeners import Kind, Listener, parse_listener
+from discovery_haproxy.text.listeners import Listener, SocketKind, parse_listener
 
 SOCKET_SUFFIX_BYTES = 10
 """Bytes that HAProxy reserves in the path of a socket, for the suffix of a temporary name during the bind."""
@@ -100,10 +100,10 @@ def is_free(bind: str) -> bool:
     listener = parse_listener(bind)
     if listener is None:
         return True
-    if listener.kind is Kind.PATH:
+    if listener.kind is SocketKind.PATH:
         path = listener.name
         return path_length_error(path) is None and _directory_error(path) is None and _listening_pid(path) is None
-    if listener.kind is Kind.ABSTRACT:
+    if listener.kind is SocketKind.ABSTRACT:
         return _bind_error(listener, _abstract_address(listener.name)) is None
     return all(
         _bind_error(listener, address) is None
@@ -117,7 +117,7 @@ class _Moment:
 
     def __init__(self, vantage: Callable[[], Vantage]) -> None:
         self._vantage = vantage
-        self._tables: dict[Kind, SocketTable] = {}
+        self._tables: dict[SocketKind, SocketTable] = {}
 
     @cached_property
     def seen(self) -> Vantage:
@@ -130,14 +130,14 @@ class _Moment:
     def sockets_at(self, listener: Listener, host: str, port: int) -> Mapping[str, str]:
         """Return the sockets that keep `listener` from this address: inodes, with user ids."""
         if (table := self._tables.get(listener.kind)) is None:
-            table = self._tables[listener.kind] = SocketTable("udp" if listener.kind is Kind.UDP else "tcp")
+            table = self._tables[listener.kind] = SocketTable("udp" if listener.kind is SocketKind.UDP else "tcp")
         return table.sockets_at(host, port, v6only=listener.ipv6_only is True)
 
 
 def _fault(listener: Listener, moment: _Moment) -> str | None:
-    if listener.kind is Kind.PATH:
+    if listener.kind is SocketKind.PATH:
         return _path_fault(listener.name, moment)
-    if listener.kind is Kind.ABSTRACT:
+    if listener.kind is SocketKind.ABSTRACT:
         return _abstract_fault(listener, moment)
     faults = (_port_fault(listener, port, moment) for port in listener.ports)
     return next((fault for fault in faults if fault is not None), None)
@@ -188,7 +188,7 @@ def _may_wait(bind: str) -> bool:
     listener = parse_listener(bind)
     if listener is None:
         return False
-    return listener.kind in (Kind.PATH, Kind.ABSTRACT) or not _is_literal(listener.name)
+    return listener.kind in (SocketKind.PATH, SocketKind.ABSTRACT) or not _is_literal(listener.name)
 
 
 def _is_literal(host: str) -> bool:
@@ -218,9 +218,9 @@ def _bind_error(listener: Listener, address: _Address) -> OSError | None:
     None if there is no error, or if this user may not set the options of the socket.
     """
     family, place = address
-    kind = socket.SOCK_DGRAM if listener.kind is Kind.UDP else socket.SOCK_STREAM
+    kind = socket.SOCK_DGRAM if listener.kind is SocketKind.UDP else socket.SOCK_STREAM
     with socket.socket(family, kind) as probe:
-        if listener.kind is Kind.TCP:
+        if listener.kind is SocketKind.TCP:
             # Not SO_REUSEPORT: with that option the address could be shared with the process that has the address.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if listener.transparent:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 _LINE = re.compile(r"^line (\d+) \(|\[/dev/stdin:(\d+)\]")
 
 
-class Kind(StrEnum):
+class PartKind(StrEnum):
     """The kinds of parts."""
 
     SETTINGS = "settings"
@@ -29,24 +29,24 @@ class Part(NamedTuple):
     `section` is the kind and the name of a section.
     """
 
-    kind: Kind
+    kind: PartKind
     service: str = ""
     address: str = ""
     section: str = ""
 
     def __str__(self) -> str:
         """Name the part for a person."""
-        if self.kind is Kind.SERVICE:
+        if self.kind is PartKind.SERVICE:
             return f"service {self.service!r}"
-        if self.kind is Kind.BIND:
+        if self.kind is PartKind.BIND:
             return f"bind {self.address} of {self.service!r}" if self.service else f"bind {self.address}"
-        if self.kind is Kind.SECTION:
+        if self.kind is PartKind.SECTION:
             return f"section {self.section!r}"
-        return "the global settings" if self.kind is Kind.SETTINGS else "the address of 'stats'"
+        return "the global settings" if self.kind is PartKind.SETTINGS else "the address of 'stats'"
 
 
-SETTINGS = Part(Kind.SETTINGS)
-STATS = Part(Kind.STATS)
+SETTINGS = Part(PartKind.SETTINGS)
+STATS = Part(PartKind.STATS)
 
 
 class Fault(NamedTuple):

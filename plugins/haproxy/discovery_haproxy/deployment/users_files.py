@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from discovery_haproxy.deployment.faults import STATS, Fault, Kind, Part
+from discovery_haproxy.deployment.faults import STATS, Fault, Part, PartKind
 from discovery_haproxy.options.config import HAProxyConfig
 
 _BLANKS = b" \t\r\n"
@@ -36,7 +36,7 @@ def _files(config: HAProxyConfig) -> Iterator[tuple[Part, Path]]:
         yield STATS, config.stats.users_file
     for name, service in sorted(config.services.items()):
         if service.basic_auth:
-            yield Part(Kind.SERVICE, name), service.basic_auth.users_file
+            yield Part(PartKind.SERVICE, name), service.basic_auth.users_file
 
 
 @lru_cache(maxsize=256)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from discovery_haproxy.deployment.faults import SETTINGS, STATS, Fault, Kind, Part
+from discovery_haproxy.deployment.faults import SETTINGS, STATS, Fault, Part, PartKind
 from discovery_haproxy.fallback.forms import Reason
 from discovery_haproxy.options.binds import BindConfig
 from discovery_haproxy.options.config import HAProxyConfig
@@ -46,7 +46,9 @@ class _Blame:
         self._layout = layout
         self._lines = layout.text.splitlines()
         self._backends: Mapping[str, BackendSection] = {each.name: each for each in layout.sections.services}
-        self._caches = {each.cache: Part(Kind.SERVICE, each.service) for each in layout.sections.services if each.cache}
+        self._caches = {
+            each.cache: Part(PartKind.SERVICE, each.service) for each in layout.sections.services if each.cache
+        }
         self._frontends: Mapping[str, FrontendSection] = {each.name: each for each in layout.sections.frontends}
 
     def parts(self, fault: Fault) -> Iterator[Part]:
@@ -78,7 +80,7 @@ class _Blame:
         elif (keyword, name) == ("frontend", "discovery:stats"):
             yield STATS
         elif (header := f"{keyword} {name}") in self._layout.config.sections:
-            yield Part(Kind.SECTION, section=header)
+            yield Part(PartKind.SECTION, section=header)
         elif keyword == "cache" and name in self._caches:
             yield self._caches[name]
         else:
@@ -93,7 +95,7 @@ class _Blame:
         return "", ""
 
     def _service(self, name: str) -> Part:
-        return Part(Kind.SERVICE, self._backends[name].service)
+        return Part(PartKind.SERVICE, self._backends[name].service)
 
     def _members(self, frontend: FrontendSection) -> Iterator[Part]:
         """Yield the services of a frontend: those with lines of their own for the frontend, if any has."""
@@ -102,7 +104,7 @@ class _Blame:
             names[frontend.default] = None
         sections = [self._backends[name] for name in names if name in self._backends]
         for section in [each for each in sections if each.config.frontend_lines] or sections:
-            yield Part(Kind.SERVICE, section.service)
+            yield Part(PartKind.SERVICE, section.service)
 
     def _of_frontend_line(self, frontend: FrontendSection, words: list[str]) -> Iterator[Part]:
         if words[:1] == ["use_backend"] and len(words) > 1 and words[1] in self._backends:
@@ -142,9 +144,9 @@ class _Blame:
             service = config.services[name]
             for bind in config.bind if service.bind is None else service.bind:
                 if bind.address == address:
-                    claims[Part(Kind.BIND, name, address)] = bind
+                    claims[Part(PartKind.BIND, name, address)] = bind
         if not config.services:
-            claims = {Part(Kind.BIND, "", address): bind for bind in config.bind if bind.address == address}
+            claims = {Part(PartKind.BIND, "", address): bind for bind in config.bind if bind.address == address}
         text = _PREFIX.sub("", text)
         quoted = set(_QUOTED.findall(text))
         about = [part for part, bind in claims.items() if _mentions(bind, text, quoted)]

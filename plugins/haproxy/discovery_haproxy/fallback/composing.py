@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from discovery import Backend, Snapshot
-from discovery_haproxy.deployment.faults import SETTINGS, STATS, Kind, Part
+from discovery_haproxy.deployment.faults import SETTINGS, STATS, Part, PartKind
 from discovery_haproxy.fallback.forms import (
     ACCEPTED,
     ACCEPTED_WITH_FORMER_SERVERS,
@@ -103,12 +103,12 @@ def accepted_config(wanted: Wanted, accepted: Accepted | None, choice: Choice) -
     config = composition.composed().config
     services = dict(config.services)
     for part, form in choice.items():
-        if part.kind is Kind.SERVICE and form == LEFT_OUT and part.service in services:
+        if part.kind is PartKind.SERVICE and form == LEFT_OUT and part.service in services:
             earlier = accepted.config.services.get(part.service) if accepted is not None else None
             left_out = services.pop(part.service)
             if earlier is not None:
                 services[part.service] = earlier.model_copy(update={"bind": left_out.bind})
-    sections_out = {part.section for part, form in choice.items() if part.kind is Kind.SECTION and form == CLOSED}
+    sections_out = {part.section for part, form in choice.items() if part.kind is PartKind.SECTION and form == CLOSED}
     earlier_sections = accepted.config.sections if accepted is not None else {}
     kept = {name: lines for name, lines in earlier_sections.items() if name in sections_out}
     return config.model_copy(update={"services": services, "sections": {**config.sections, **kept}})
@@ -120,13 +120,13 @@ def earlier_files(accepted: Accepted, choice: Choice) -> frozenset[Path]:
     for part, form in choice.items():
         if form == PRESENT:
             continue
-        if part.kind is Kind.BIND:
+        if part.kind is PartKind.BIND:
             used |= {path for bind in binds_of(accepted.config, part.service) for path in bind.certificate}
-        if part.kind in (Kind.SETTINGS, Kind.SERVICE, Kind.SECTION):
+        if part.kind in (PartKind.SETTINGS, PartKind.SERVICE, PartKind.SECTION):
             used |= set(accepted.config.files)
-        if part.kind is Kind.SETTINGS and accepted.config.template is not None:
+        if part.kind is PartKind.SETTINGS and accepted.config.template is not None:
             used.add(accepted.config.template)
-        if part.kind is Kind.SETTINGS:
+        if part.kind is PartKind.SETTINGS:
             used |= set(accepted.config.include)
     return frozenset(used & accepted.copies.keys())
 
@@ -188,10 +188,10 @@ class _Composition:
             return self._settings()
         if part == STATS:
             return self._stats()
-        if part.kind is Kind.SECTION:
+        if part.kind is PartKind.SECTION:
             return self._sections().get(part.section)
         service = self._service(part.service) if part.service in self._wanted.config.services else None
-        if part.kind is Kind.BIND:
+        if part.kind is PartKind.BIND:
             return self._open_binds("", self._wanted.config.bind) if service is None else service.bind
         return service, self._form_of_service(part.service) == LEFT_OUT, self._former_servers(part.service)
 
@@ -223,10 +223,10 @@ class _Composition:
         """Return the lines of the sections. Accepted lines of services and settings refer to sections of then."""
         earlier = self._accepted.config.sections if self._accepted is not None else {}
         sections = dict(self._wanted.config.sections)
-        if any(part.kind in (Kind.SETTINGS, Kind.SERVICE) for part in self._choice):
+        if any(part.kind in (PartKind.SETTINGS, PartKind.SERVICE) for part in self._choice):
             sections = {**{name: self._lines(lines) for name, lines in earlier.items()}, **sections}
         for part, form in self._choice.items():
-            if part.kind is Kind.SECTION:
+            if part.kind is PartKind.SECTION:
                 sections.pop(part.section, None)
                 if form == EARLIER and part.section in earlier:
                     sections[part.section] = self._lines(earlier[part.section])
@@ -237,7 +237,7 @@ class _Composition:
 
         An accepted form in tcp mode, which knows no login, is none for a service with a login.
         """
-        form = self._choice.get(Part(Kind.SERVICE, name), PRESENT)
+        form = self._choice.get(Part(PartKind.SERVICE, name), PRESENT)
         if form < ACCEPTED:
             return form
         accepted = self._accepted.config.services.get(name) if self._accepted is not None else None
@@ -275,7 +275,9 @@ class _Composition:
 
     def _open_binds(self, name: str, binds: tuple[BindConfig, ...]) -> tuple[BindConfig, ...]:
         forms = {
-            part.address: form for part, form in self._choice.items() if part.kind is Kind.BIND and part.service == name
+            part.address: form
+            for part, form in self._choice.items()
+            if part.kind is PartKind.BIND and part.service == name
         }
         if not forms:
             return binds

@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, Backend, Service
 from discovery_haproxy.deployment.checking import Checker
-from discovery_haproxy.deployment.faults import SETTINGS, Kind, Part
+from discovery_haproxy.deployment.faults import SETTINGS, Part, PartKind
 from discovery_haproxy.fallback.composing import (
     Wanted,
     accepted_config,
@@ -81,7 +81,7 @@ class Containment:
     def counts(self) -> Mapping[str, int]:
         """Number of parts that are not in their present form, by kind."""
         kinds = [part.kind for part in tuple(self._refused)]  # a copy: another thread may ask
-        return {kind.value: kinds.count(kind) for kind in Kind}
+        return {kind.value: kinds.count(kind) for kind in PartKind}
 
     @property
     def summary(self) -> str:
@@ -146,7 +146,7 @@ class Containment:
                 kept = earlier_files(accepted, found.choice)
         servers = self._named_servers(wanted)
         for part, form in found.choice.items():
-            if form in (WITH_FORMER_SERVERS, ACCEPTED_WITH_FORMER_SERVERS, LEFT_OUT) and part.kind is Kind.SERVICE:
+            if form in (WITH_FORMER_SERVERS, ACCEPTED_WITH_FORMER_SERVERS, LEFT_OUT) and part.kind is PartKind.SERVICE:
                 servers[part.service] = accepted.servers.get(part.service, ()) if accepted is not None else ()
         recorded = set(referenced_files(config)) - password_files(config) if inputs.digests else frozenset()
         files = {path: digest for path, digest in inputs.digests.items() if path in recorded}
@@ -181,9 +181,9 @@ def _present(part: Part, inputs: Inputs) -> object:
     """Return what the acceptance of a part's present form depends on, comparable."""
     config, snapshot = inputs.wanted
     service = config.services.get(part.service)
-    if part.kind is Kind.BIND:
+    if part.kind is PartKind.BIND:
         return inputs.checker, inputs.digests, config.bind, service and service.bind, config.template
     ids: tuple[str, ...] = ()
-    if part.kind is Kind.SERVICE:
+    if part.kind is PartKind.SERVICE:
         ids = tuple(backend.id for backend in selected(part.service, service, snapshot))
     return inputs.checker, inputs.digests, service, ids, config.model_copy(update={"services": {}})

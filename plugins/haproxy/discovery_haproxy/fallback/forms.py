@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from discovery_haproxy.deployment.faults import Kind, Part
+from discovery_haproxy.deployment.faults import Part, PartKind
 
 # Forms of a service.
 PRESENT = 0
@@ -24,30 +24,30 @@ CLOSED = 2
 """Not opened; a section is left out."""
 
 LAST_FORM = {
-    Kind.SETTINGS: EARLIER,
-    Kind.SERVICE: LEFT_OUT,
-    Kind.BIND: CLOSED,
-    Kind.STATS: CLOSED,
-    Kind.SECTION: CLOSED,
+    PartKind.SETTINGS: EARLIER,
+    PartKind.SERVICE: LEFT_OUT,
+    PartKind.BIND: CLOSED,
+    PartKind.STATS: CLOSED,
+    PartKind.SECTION: CLOSED,
 }
 Choice = Mapping[Part, int]
 """The form of each part that is not in its present form."""
 
 _STATES = {
-    (Kind.SETTINGS, EARLIER): "kept in their last accepted form",
+    (PartKind.SETTINGS, EARLIER): "kept in their last accepted form",
     (
-        Kind.SERVICE,
+        PartKind.SERVICE,
         WITH_FORMER_SERVERS,
     ): "served with the servers that its lines name and that have left, in maintenance",
-    (Kind.SERVICE, ACCEPTED): "served with its last accepted options",
-    (Kind.SERVICE, ACCEPTED_WITH_FORMER_SERVERS): "served with its last accepted options and servers",
-    (Kind.SERVICE, LEFT_OUT): "left out",
-    (Kind.BIND, EARLIER): "kept in its last accepted form",
-    (Kind.BIND, CLOSED): "closed",
-    (Kind.STATS, EARLIER): "kept in its last accepted form",
-    (Kind.STATS, CLOSED): "closed",
-    (Kind.SECTION, EARLIER): "kept in its last accepted form",
-    (Kind.SECTION, CLOSED): "left out",
+    (PartKind.SERVICE, ACCEPTED): "served with its last accepted options",
+    (PartKind.SERVICE, ACCEPTED_WITH_FORMER_SERVERS): "served with its last accepted options and servers",
+    (PartKind.SERVICE, LEFT_OUT): "left out",
+    (PartKind.BIND, EARLIER): "kept in its last accepted form",
+    (PartKind.BIND, CLOSED): "closed",
+    (PartKind.STATS, EARLIER): "kept in its last accepted form",
+    (PartKind.STATS, CLOSED): "closed",
+    (PartKind.SECTION, EARLIER): "kept in its last accepted form",
+    (PartKind.SECTION, CLOSED): "left out",
 }
 
 

@@ -5,13 +5,13 @@ from functools import cached_property
 from typing import NamedTuple
 
 from discovery import ApplyError
-from discovery_haproxy.deployment.faults import SETTINGS, Kind, Part, Refusal
+from discovery_haproxy.deployment.faults import SETTINGS, Part, PartKind, Refusal
 from discovery_haproxy.fallback.blaming import Layout, blamed
 from discovery_haproxy.fallback.composing import Accepted, Composed, Wanted, binds_of, compose, form_of
 from discovery_haproxy.fallback.forms import LAST_FORM, PRESENT, Choice, Reason
 
 _MOST_ATTEMPTS = 40
-"""Configurations that one search gives to HAProxy at most.
+"""The largest number of configurations that HAProxy checks in one search.
 
 With 10,000 backends HAProxy takes 0.6 s to check a configuration. The search needs one to four attempts to find a
 refused part that HAProxy names, and log2 of the number of changed parts to find a refused part that HAProxy does not
@@ -103,8 +103,8 @@ class Search:
         if has_earlier_settings and (SETTINGS in found or not changed):
             reasons[SETTINGS] = found.get(SETTINGS) or next(iter(found.values()))
             # Parts that were blamed for the settings are tried again.
-            kept = choice if changed else {part: form for part, form in choice.items() if part.kind is Kind.BIND}
-            return {**(self._lower(dict(kept), reasons, changed) or kept), SETTINGS: LAST_FORM[Kind.SETTINGS]}
+            kept = choice if changed else {part: form for part, form in choice.items() if part.kind is PartKind.BIND}
+            return {**(self._lower(dict(kept), reasons, changed) or kept), SETTINGS: LAST_FORM[PartKind.SETTINGS]}
         return self._lower(choice, reasons, changed or named)
 
     def _lower(
@@ -131,7 +131,7 @@ class Search:
 
     def _is_changed(self, part: Part, choice: Choice) -> bool:
         """Report whether the form of a part in `choice` was never accepted."""
-        if part.kind is Kind.SERVICE and part.service not in self._wanted.config.services:
+        if part.kind is PartKind.SERVICE and part.service not in self._wanted.config.services:
             return False  # a service by its host name has no options
         if not self._was_accepted(part):
             return part != SETTINGS and choice.get(part, PRESENT) < LAST_FORM[part.kind]
@@ -142,11 +142,11 @@ class Search:
         """Report whether there is an accepted form of the part."""
         if self._accepted is None:
             return False
-        if part.kind is Kind.BIND:
+        if part.kind is PartKind.BIND:
             return any(bind.address == part.address for bind in binds_of(self._accepted.config, part.service))
-        if part.kind is Kind.SERVICE:
+        if part.kind is PartKind.SERVICE:
             return part.service in self._accepted.config.services
-        if part.kind is Kind.SECTION:
+        if part.kind is PartKind.SECTION:
             return part.section in self._accepted.config.sections
         return part == SETTINGS or self._accepted.config.stats is not None
 
@@ -189,9 +189,11 @@ class Search:
     def _changed_parts(self) -> list[Part]:
         """Return the parts whose present form was never accepted, the settings first."""
         config = self._wanted.config
-        parts = [SETTINGS, *(Part(Kind.SECTION, section=name) for name in sorted(config.sections))]
-        parts += [Part(Kind.SERVICE, name) for name in sorted(config.services)]
+        parts = [SETTINGS, *(Part(PartKind.SECTION, section=name) for name in sorted(config.sections))]
+        parts += [Part(PartKind.SERVICE, name) for name in sorted(config.services)]
         parts += [
-            Part(Kind.BIND, name, bind.address) for name in sorted(config.services) for bind in binds_of(config, name)
+            Part(PartKind.BIND, name, bind.address)
+            for name in sorted(config.services)
+            for bind in binds_of(config, name)
         ]
         return [part for part in parts if self._is_changed(part, {})]

@@ -29,7 +29,7 @@ _ADDRESS = 2
 """Index of the address among the words of a `server` line."""
 
 
-class Kind(StrEnum):
+class DriftKind(StrEnum):
     """A kind of drift."""
 
     MEMBERSHIP = "membership"
@@ -43,7 +43,7 @@ class Kind(StrEnum):
 class Drift(NamedTuple):
     """A difference that no operator has made. `text` says the difference in words."""
 
-    kind: Kind
+    kind: DriftKind
     key: ServerKey
     text: str
 
@@ -125,14 +125,14 @@ def compare(
     for name, line in section.servers.items():
         key, row = (section.name, name), live.get(name)
         if row is None:
-            drifts.append(Drift(Kind.MEMBERSHIP, key, "is missing"))
+            drifts.append(Drift(DriftKind.MEMBERSHIP, key, "is missing"))
             continue
         actual[name] = line
         if _is_as_told(line, row):
             continue  # as nearly always, without parsing
         server = section.server(name)
         if row.removed and not (row.disabled or row.check_paused) and earlier and name not in earlier.servers:
-            drifts.append(Drift(Kind.STATE, key, "is in maintenance"))
+            drifts.append(Drift(DriftKind.STATE, key, "is in maintenance"))
             leftover[key] = server
             del actual[name]
             continue
@@ -150,7 +150,7 @@ def compare(
     for name, row in live.items():
         key = section.name, name
         if name not in section.servers and not (row.removed and key in removed):
-            drifts.append(Drift(Kind.MEMBERSHIP, key, f"is there, at {row.address} port {row.port}"))
+            drifts.append(Drift(DriftKind.MEMBERSHIP, key, f"is there, at {row.address} port {row.port}"))
             options = before.options if (before := _server(earlier, name)) is not None else {"id": row.id}
             actual[name] = _line(name, options, row, row.weight)
     return Comparison(replace(section, servers=actual), tuple(drifts), operator, leftover)
@@ -200,19 +200,19 @@ def removed_servers(
     }
 
 
-def _differences(server: Server, row: LiveServer, ours: Collection[int]) -> Iterator[tuple[Kind, str]]:
+def _differences(server: Server, row: LiveServer, ours: Collection[int]) -> Iterator[tuple[DriftKind, str]]:
     if not is_at(server, row):
-        yield Kind.ADDRESS, f"is at {row.address} port {row.port}, not at {server.address} port {server.port}"
+        yield DriftKind.ADDRESS, f"is at {row.address} port {row.port}, not at {server.address} port {server.port}"
     if server.options.get("id", row.id) != row.id:
-        yield Kind.ID, f"has the id {row.id}, not {server.options['id']}"
+        yield DriftKind.ID, f"has the id {row.id}, not {server.options['id']}"
     if row.weight != server.weight and row.weight in ours:
-        yield Kind.WEIGHT, f"has the weight {row.weight}, not {server.weight}"
+        yield DriftKind.WEIGHT, f"has the weight {row.weight}, not {server.weight}"
     if ("check" in server.options) != row.checked and not row.disabled:
-        yield Kind.CHECK, "is checked" if row.checked else "is not checked"
+        yield DriftKind.CHECK, "is checked" if row.checked else "is not checked"
 
 
-def _operator_change(server: Server | None, row: LiveServer, drifts: Collection[Kind]) -> OperatorChange:
-    differs = server is not None and row.weight != server.weight and Kind.WEIGHT not in drifts
+def _operator_change(server: Server | None, row: LiveServer, drifts: Collection[DriftKind]) -> OperatorChange:
+    differs = server is not None and row.weight != server.weight and DriftKind.WEIGHT not in drifts
     return OperatorChange(
         maintenance=row.removed and not row.disabled,
         draining=row.draining,
@@ -225,14 +225,14 @@ def _server(section: Section | None, name: str) -> Server | None:
     return section.server(name) if section is not None and name in section.servers else None
 
 
-def _actual_line(name: str, server: Server, row: LiveServer, drifts: Collection[Kind]) -> ServerLine:
+def _actual_line(name: str, server: Server, row: LiveServer, drifts: Collection[DriftKind]) -> ServerLine:
     """Return the line of a server as HAProxy has the server. The weight of an operator counts as the wanted weight."""
     options = dict(server.options)
-    if Kind.ID in drifts:
+    if DriftKind.ID in drifts:
         options["id"] = row.id
-    if Kind.CHECK in drifts and options.pop("check", None) is None:
+    if DriftKind.CHECK in drifts and options.pop("check", None) is None:
         options["check"] = ""
-    return _line(name, options, row, row.weight if Kind.WEIGHT in drifts else server.weight)
+    return _line(name, options, row, row.weight if DriftKind.WEIGHT in drifts else server.weight)
 
 
 def _line(name: str, options: Mapping[str, str], row: LiveServer, weight: int) -> ServerLine:

@@ -7,7 +7,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from discovery import Sample
-from discovery_haproxy.runtime_api.drift import Drift, Kind, OperatorChange
+from discovery_haproxy.runtime_api.drift import Drift, DriftKind, OperatorChange
 from discovery_haproxy.runtime_api.planner import ServerKey
 
 _LOGGED = 20
@@ -22,7 +22,7 @@ class DriftReports:
     def __init__(self, log: FilteringBoundLogger) -> None:
         """Start without a report."""
         self._log = log
-        self._counts: Counter[Kind] = Counter()
+        self._counts: Counter[DriftKind] = Counter()
         self._last: tuple[str, ...] = ()
         self._operator: Mapping[ServerKey, OperatorChange] = {}
         self._remaining: frozenset[str] = frozenset()
@@ -80,7 +80,7 @@ class DriftReports:
 
     def metrics(self) -> Iterable[Sample]:
         """Return the number of differences by kind, and of servers that an operator has changed."""
-        for kind in Kind:
+        for kind in DriftKind:
             yield Sample(
                 "drift",
                 self._counts[kind],

@@ -26,7 +26,7 @@ _MOST_PORT = 65535
 """The largest port of TCP and UDP, which have 16 bits for it."""
 
 
-class Kind(Enum):
+class SocketKind(Enum):
     """The kind of a socket."""
 
     TCP = "tcp"
@@ -40,7 +40,7 @@ class Kind(Enum):
 class Listener(NamedTuple):
     """A socket, or one for each port of a range, that HAProxy listens on."""
 
-    kind: Kind
+    kind: SocketKind
     name: str
     """Address, host name, path or abstract name; empty for every address."""
     ports: range = range(0)
@@ -82,16 +82,16 @@ def parse_listener(listener: str) -> Listener | None:
     assert match is not None  # noqa: S101 - the expression matches every text
     transport, family, rest = match.groups()
     if family == "abns":
-        return Listener(Kind.ABSTRACT, rest) if transport != "dgram" else None
+        return Listener(SocketKind.ABSTRACT, rest) if transport != "dgram" else None
     if family in _PATH_FAMILIES or (family is None and rest.startswith("/")):
-        return Listener(Kind.PATH, rest) if rest.startswith("/") and transport != "dgram" else None
+        return Listener(SocketKind.PATH, rest) if rest.startswith("/") and transport != "dgram" else None
     if family is not None and family not in _IP_FAMILIES:
         return None
-    kind = Kind.UDP if transport == "dgram" or family in _DATAGRAM_FAMILIES else Kind.TCP
+    kind = SocketKind.UDP if transport == "dgram" or family in _DATAGRAM_FAMILIES else SocketKind.TCP
     return _parse_ip(rest, kind, _IP_FAMILIES[family] if family else None, options)
 
 
-def _parse_ip(address: str, kind: Kind, version: int | None, options: Sequence[str]) -> Listener | None:
+def _parse_ip(address: str, kind: SocketKind, version: int | None, options: Sequence[str]) -> Listener | None:
     host, _, ports = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     match = _PORTS.fullmatch(ports)
