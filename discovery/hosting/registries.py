@@ -319,10 +319,8 @@ async def _as_error(run: Callable[[], Awaitable[T]]) -> T:
     """
     try:
         return await run()
-    except Exception:
-        raise
     except BaseException as error:  # on the plugin's thread, which no KeyboardInterrupt reaches
-        if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+        if isinstance(error, Exception) or (isinstance(error, asyncio.CancelledError) and is_being_cancelled()):
             raise
         raise RegistryError(_reason(error)) from error
 

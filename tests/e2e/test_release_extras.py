@@ -111,7 +111,7 @@ ENVIRONMENT = {
             "externalReferences": [
                 {
                     "type": "distribution",
-                    "url": "file:///home/me/dist/discovery_framework-1.2.3-py3-none-any.whl",
+                    "url": "file:///srv/dist/discovery_framework-1.2.3-py3-none-any.whl",
                     "hashes": [{"alg": "SHA-256", "content": "0" * 64}],
                 }
             ],

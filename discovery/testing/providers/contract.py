@@ -173,7 +173,7 @@ class ProviderContract(ProviderPlace):
                     async with self._another(config=config) as fresh, self._watching(fresh, at_first) as seen:
                         async with asyncio.timeout(within(_FIRST_SECONDS)):
                             wanted = await seen.first()
-                except Exception:
+                except Exception:  # a provider may fail in any way with options that do not suit this machine
                     if table is self.config:
                         raise
                     continue

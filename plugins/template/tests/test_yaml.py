@@ -3,14 +3,13 @@
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from template_hostile import HOSTILE
 
 from discovery_template.printing.environment import FORMATS
 from discovery_template.printing.marks import UnprintableError, marked, printed
-
-yaml: Any = pytest.importorskip("yaml", reason="the wheel pyyaml is not installed")
 
 PLACES = [
     "a: @\nz: c\n",
