@@ -172,7 +172,7 @@ class _Session:
         self._clock_offset = self._loop.time() - self._engine_time
         if self._identify:
             self._table.info = await call(self._patience.answer, identity, self._client)
-        self._podman = Podman(self._client) if is_podman else None
+        self._podman = Podman(self._client, self._patience.answer) if is_podman else None
         self._services = Services(self._table.service_labels, self._client)
         filters = events.filters(is_podman=is_podman)
         stream = Events(self._client, self._engine_time - REPLAY_WINDOW, filters, self._handle_event)

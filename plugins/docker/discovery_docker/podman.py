@@ -24,9 +24,10 @@ class Podman:
     engine is no fact, and is raised. The methods block; several threads may call them.
     """
 
-    def __init__(self, client: docker.APIClient) -> None:
-        """Keep the client; no I/O."""
+    def __init__(self, client: docker.APIClient, timeout: float = CALL_TIMEOUT) -> None:
+        """Keep the client, and the seconds for an answer of Podman's own API; no I/O."""
         self._client = client
+        self._timeout = timeout
         self._is_infra = lru_cache(_MOST_REMEMBERED)(self._ask_infra)
         self._exposed = lru_cache(_MOST_REMEMBERED)(self._ask_exposed)
 
@@ -41,7 +42,7 @@ class Podman:
 
     def _ask_infra(self, id_: str) -> bool:
         url = f"{self._client.base_url}/{_API}/libpod/containers/{id_}/json"
-        answer = self._client.get(url, timeout=CALL_TIMEOUT)
+        answer = self._client.get(url, timeout=self._timeout)
         if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise APIError(f"{answer.status_code} from {url}", answer, answer.text)
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from abc import abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from types import MappingProxyType
@@ -41,9 +41,10 @@ class ContainerProvider(Provider[C]):
     A failure of Docker does not affect what the subclass finds.
     """
 
-    def __init__(self, config: C, context: Context) -> None:
-        """Keep the arguments."""
+    def __init__(self, config: C, context: Context, find_container: Callable[[], str | None] = container_id) -> None:
+        """Keep the arguments; `find_container` returns the id of the container that this process runs in, if any."""
         super().__init__(config, context)
+        self._find_container = find_container
         self._state: EngineState | None = None
         self._outage: str | None = None
         self._raised: str | None = None
@@ -70,7 +71,7 @@ class ContainerProvider(Provider[C]):
     async def validate(self) -> Validation:
         """Tell which address would be announced for a port on all addresses."""
         facts = await self._read_facts()
-        in_container = container_id() is not None
+        in_container = self._find_container() is not None
         if in_container:  # perhaps with a network of its own, which the engine alone knows
             facts = replace(facts, primary={})
         try:
@@ -88,7 +89,7 @@ class ContainerProvider(Provider[C]):
             def matches(container: Container) -> bool:
                 return is_selected(container, rules)
 
-            self._own_id = container_id()
+            self._own_id = self._find_container()
             identify = self._own_id is not None
             engine = Engine(rules.containers.url, self.context.log, match=matches, identify=identify)
             self._docker_task = asyncio.create_task(self._follow(engine))

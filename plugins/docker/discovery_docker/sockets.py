@@ -14,7 +14,7 @@ that took Podman meanwhile would withdraw the records of Docker's containers.
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -62,18 +62,22 @@ def checked_url(text: str) -> str:
     return found
 
 
-def find_engine(url: str | None, root: Path = Path("/")) -> Found:
+def find_engine(
+    url: str | None, root: Path = Path("/"), find_container: Callable[[], str | None] = container_id
+) -> Found:
     """Return the engine to follow: `url`, or else DOCKER_HOST, or else the first usable socket. Raises EngineError.
 
-    `url` may be the word for a program. `root` is the directory that has the sockets and programs of the machine. Of
-    sockets that this user may not use the first is returned, so that a request tells why. Where Docker is installed,
-    its sockets alone are taken, unless Podman is named.
+    `url` may be the word for a program. `root` is the directory that has the sockets and programs of the machine.
+    `find_container` returns the id of the container that this process runs in, None outside of containers.
+
+    Of sockets that this user may not use the first is returned, so that a request tells why. Where Docker is installed,
+    its sockets alone are taken, unless Podman is named; in a container only what is mounted there decides.
     """
     given = url or os.environ.get("DOCKER_HOST", "").strip()
     if given and (given := checked_url(given)) not in PROGRAMS:
         return Found(given)
     sockets = [(program, path) for program, path in _local_sockets(root) if given in ("", program)]
-    docker_alone = not given and _has_docker(root)
+    docker_alone = not given and find_container() is None and _has_docker(root)
     eligible = [(program, path) for program, path in sockets if program == "docker" or not docker_alone]
     present = [path for _, path in eligible if _is_socket(path)]
     if not present:
@@ -95,10 +99,10 @@ def _local_sockets(root: Path) -> tuple[tuple[str, Path], ...]:
 
 
 def _has_docker(root: Path) -> bool:
-    """Return True if Docker is installed on this machine. In a container only what is mounted there decides."""
+    """Return True if Docker is installed on this machine."""
     places = [*os.environ.get("PATH", "").split(os.pathsep), *_DIRECTORIES]
     path = os.pathsep.join(str(root / place.lstrip("/")) for place in places if place.startswith("/"))
-    return container_id() is None and shutil.which("dockerd", path=path) is not None
+    return shutil.which("dockerd", path=path) is not None
 
 
 def _is_usable(path: Path) -> bool:

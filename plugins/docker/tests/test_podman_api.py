@@ -4,6 +4,7 @@ import pytest
 from docker.errors import APIError
 from engine_api import Api, served
 
+from discovery.testing import within
 from discovery_docker.container import Container
 from discovery_docker.engine import _inspect_container
 from discovery_docker.podman import Podman
@@ -48,15 +49,13 @@ def test_a_refusal_is_an_answer(container: Container, status: int) -> None:
         assert len(api.asked) == 1
 
 
-def test_an_engine_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery_docker.podman.CALL_TIMEOUT", 0.2)
+def test_an_engine_that_does_not_answer_is_asked_again() -> None:
     api = Api()
     api.answers[ID] = None
     with served(api) as client:
-        podman = Podman(client)
+        podman = Podman(client, timeout=within(0.5))
         with pytest.raises(OSError, match="timed out"):
             podman.complete(INFRA)
-        monkeypatch.undo()
         api.answers[ID] = IS_INFRA
         assert podman.complete(INFRA).is_infra
 

@@ -5,7 +5,6 @@ import threading
 from contextlib import aclosing
 from pathlib import Path
 
-import pytest
 import structlog
 
 from discovery import Backend, Candidate, Context
@@ -68,15 +67,12 @@ async def test_a_change_does_not_wait_for_the_metadata_of_the_cloud(tmp_path: Pa
     await provider.teardown()
 
 
-async def test_in_a_container_the_own_address_is_not_told_as_the_machines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_in_a_container_the_own_address_is_not_told_as_the_machines(tmp_path: Path) -> None:
     """Whether the container has the host's network is known by the engine alone, which a validation does not ask."""
-    monkeypatch.setattr("discovery_docker.provider.container_id", lambda: "0" * 64)
     context = Context("x", tmp_path, structlog.get_logger())
-    told = await _Local(MachineOptions(), context).validate()
+    told = await _Local(MachineOptions(), context, lambda: "0" * 64).validate()
     assert told.announces == ()
     assert "has the host's network" in "".join(told.unchecked)
-    told = await _Local(MachineOptions(address=("10.0.0.5",)), context).validate()
+    told = await _Local(MachineOptions(address=("10.0.0.5",)), context, lambda: "0" * 64).validate()
     assert told.announces == ("10.0.0.5 (the configuration)",)
     assert told.unchecked == ()

@@ -108,14 +108,17 @@ def test_where_docker_is_installed_podman_never_takes_its_place(
     place: str, root: Path, listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The socket of Docker is away until Docker has started, as when the machine starts or Docker is upgraded."""
+
+    def outside() -> None:
+        return None
+
     monkeypatch.setenv("PATH", "/opt/docker:/nowhere")
-    monkeypatch.setattr("discovery_docker.sockets.container_id", lambda: None)
     dockerd = root / place / "dockerd"
     dockerd.parent.mkdir(parents=True)
     dockerd.touch(0o755)
     listen(PODMAN, OWN_PODMAN)
     with pytest.raises(EngineError) as raised:
-        find_engine(None, root)
+        find_engine(None, root, outside)
     assert str(raised.value) == (
         f"this machine has no socket of Docker ({root}/{DOCKER} or {root}/{OWN_DOCKER}): start Docker, or set the URL"
         ' of another engine; Docker is installed here, so Podman is followed only by url = "podman"'
@@ -123,19 +126,16 @@ def test_where_docker_is_installed_podman_never_takes_its_place(
     podmans = [f"unix://{root}/{each}" for each in (PODMAN, OWN_PODMAN)]
     assert find_engine("podman", root) == Found(podmans[0], (podmans[1],))
     listen(DOCKER, mode=0o600)
-    assert find_engine(None, root) == Found(f"unix://{root}/{DOCKER}", tuple(podmans))
+    assert find_engine(None, root, outside) == Found(f"unix://{root}/{DOCKER}", tuple(podmans))
     with as_nobody():
-        assert find_engine(None, root) == Found(f"unix://{root}/{DOCKER}", tuple(podmans))
+        assert find_engine(None, root, outside) == Found(f"unix://{root}/{DOCKER}", tuple(podmans))
 
 
-def test_in_a_container_the_mounted_sockets_alone_decide(
-    root: Path, listen: Listen, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_a_container_the_mounted_sockets_alone_decide(root: Path, listen: Listen) -> None:
     (root / "usr/bin").mkdir(parents=True)
     (root / "usr/bin/dockerd").touch(0o755)
     listen(PODMAN)
-    monkeypatch.setattr("discovery_docker.sockets.container_id", lambda: "1" * 64)
-    assert find_engine(None, root) == Found(f"unix://{root}/{PODMAN}")
+    assert find_engine(None, root, lambda: "1" * 64) == Found(f"unix://{root}/{PODMAN}")
 
 
 def test_what_is_no_socket_is_no_engine(root: Path, listen: Listen) -> None:

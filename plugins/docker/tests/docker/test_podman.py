@@ -99,13 +99,12 @@ def test_until_docker_has_started_podman_does_not_take_its_place(
     """Otherwise the records of Docker's containers would be withdrawn, and Docker not be followed."""
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run/user"))
-    monkeypatch.setattr("discovery_docker.sockets.container_id", lambda: None)
     (tmp_path / "usr/bin").mkdir(parents=True)
     (tmp_path / "usr/bin/dockerd").touch(0o755)
     link(tmp_path / "run/podman/podman.sock", podman_engine)
     podman_engine.run("of-podman", "busybox")
     docker_engine.run("of-docker", "busybox")
-    with Seen(Engine(None, structlog.get_logger(), find=lambda url: find_engine(url, tmp_path))) as seen:
+    with Seen(Engine(None, structlog.get_logger(), find=lambda url: find_engine(url, tmp_path, lambda: None))) as seen:
         eventually_sync(lambda: any('only by url = "podman"' in each for each in seen.errors))
         assert not seen.states
         link(tmp_path / "var/run/docker.sock", docker_engine)

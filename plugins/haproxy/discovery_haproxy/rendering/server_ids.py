@@ -39,7 +39,9 @@ def distinct_ids(names: Sequence[str], own: Sequence[int]) -> Sequence[int]:
             continue
         free = ids[name] % (_RING_IDS - 1) + 1
         if free in taken:
-            return _searched_ids(names)  # two groups of equal hashes share the next ids: all names decide who gets which
+            return _searched_ids(
+                names
+            )  # two groups of equal hashes share the next ids: all names decide who gets which
         taken.add(free)
         ids[name] = free
     return tuple(ids.values())
