@@ -103,6 +103,7 @@ class RemovalHolds:
         self._next_end = min((each.until for each in self._held.values() if each.until is not None), default=None)
         self._awaits_a_record = any(each.ttl is not None and each.until is None for each in self._held.values())
         self._gap_ended = self._doubted_until = float("-inf")
+        self._gap_revision = -1  # the registry's when the gap ended: what is told later of up to then is of the gap
         self._leased_since: set[str] = set()  # the gap, while removals are doubted: by leases that are of after it
         self._ended = EndedHolds()
         self._changed_leases: set[str] = set()
@@ -179,7 +180,8 @@ class RemovalHolds:
             self._held, self._gap, self._stale = {}, False, False
             return Decision(event)
         another = self._is_another(event)
-        self._revision, self._history = event.revision, event.history
+        self._revision = self._gap_revision = event.revision
+        self._history = event.history
         gap = another or self._gap or not first
         self._end_gap(now)
         keep: dict[str, Held] = {}
@@ -219,32 +221,36 @@ class RemovalHolds:
             return event
         if self._gap:
             self._end_gap(now)
-            if self._leases:
+            self._gap_revision = max(event.revision, event.present)
+            if self._leases or event.present > event.revision:
                 self._begin_gap(now)
         if event.puts:
-            self._put(event.puts, event.leases or {}, now)
+            self._put(event, now)
             self._note_return(now)
         for key, ttl in (event.leases or {}).items():
             if (key in event.puts or key in self._leases) and self._leases.get(key) != ttl:
                 self._leases[key] = ttl
                 self._changed_leases.add(key)
-        held = frozenset(self._hold(event.deletes, self._leases, now))
+        held = frozenset(self._hold(event, self._leases, now))
         return replace(event, deletes=event.deletes - held) if held else event
 
-    def _hold(self, deletes: Iterable[str], leases: dict[str, float], now: float) -> Iterator[str]:
-        for key in deletes:
+    def _hold(self, event: Delta, leases: dict[str, float], now: float) -> Iterator[str]:
+        of_the_gap = event.revision <= self._gap_revision
+        for key in event.deletes:
             ttl = leases.pop(key, None)
             if ttl is not None:
                 self._changed_leases.add(key)
-            if ttl is not None and now < self._doubted_until and key not in self._leased_since:
+            if ttl is not None and (of_the_gap or now < self._doubted_until) and key not in self._leased_since:
                 self._hold_until(key, Held(Cause.GAP, ttl, None), now)
                 # A server gives up expired leases some hundreds a second: the last of many is doubted like the first.
                 self._doubted_until = max(self._doubted_until, min(now + SETTLE, self._gap_ended + hold_seconds(ttl)))
-                self._leased_since.add(key)  # if it returns: this lease has ended
+                if not of_the_gap:
+                    self._leased_since.add(key)  # if it returns: this lease has ended
                 yield key
 
-    def _put(self, keys: Iterable[str], leased: Mapping[str, float], now: float) -> None:
-        if now < self._doubted_until:
+    def _put(self, event: Delta, now: float) -> None:
+        keys, leased = event.puts, event.leases or {}
+        if self._gap_revision < event.revision and now < self._doubted_until:
             # What was there all the time may have been written under the lease that it had before.
             there = self._leases or {}
             self._leased_since.update(key for key in keys if key not in there and key not in self._held)

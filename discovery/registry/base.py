@@ -48,6 +48,9 @@ class Delta:
     A Delta without puts and deletes says that nothing changed up to `revision`, which may be the revision of the event
     before, and ends a Stale.
 
+    `present` is the registry's revision when it was followed again, in a Delta that ends a Stale: later Deltas up to
+    that revision tell of changes that were made before. 0: there are none.
+
     `leases` has the TTL in seconds of each leased record in `puts`; a record in `puts` that is missing from `leases`
     has no lease. `leases` may also have the TTL of another record, if that TTL became known after the record was put.
     None means empty. `created` has the revision at which each record in `puts` was created. None: the registry does not
@@ -59,6 +62,7 @@ class Delta:
     deletes: frozenset[str] = frozenset()
     leases: Mapping[str, float] | None = field(default=None, compare=False)
     created: Mapping[str, int] | None = field(default=None, compare=False)
+    present: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

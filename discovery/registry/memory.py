@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -86,8 +86,9 @@ class MemoryRegistry:
                     records, created = MappingProxyType(self.records.copy()), self._created.copy()
                     yield Reset(self.revision, records, leases, another=another, created=created)
                 elif watch.pending:
+                    delta = watch.pending.popleft()
+                    yield delta if reported is None else replace(delta, present=self.revision)
                     reported = None
-                    yield watch.pending.popleft()
                     continue
                 elif reported is not None:
                     reported = None

@@ -6,7 +6,7 @@ import socket
 import threading
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from typing import Any
@@ -59,6 +59,45 @@ async def test_a_server_that_hangs_is_noticed_and_goes_on_without_a_listing(etcd
             etcd.send_signal(signal.SIGCONT)
         await eventually(lambda: events[-1] == Delta(first, {}), "the end of the outage")
         assert [type(event) for event in events] == [Reset, Delta, Stale, Delta]
+
+
+async def test_the_end_of_an_outage_tells_which_changes_were_made_before(url: str) -> None:
+    """They come after that event, like those that are made later."""
+    port, writing = int(RegistryURL.parse(url).endpoints[0].rpartition(":")[2]), EtcdWriter(url)
+    relays: list[asyncio.StreamWriter] = []
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
+        relays.extend([writer, to_writer])
+        await asyncio.gather(pump(reader, to_writer), pump(to_reader, writer))
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    listener = server.sockets[0].getsockname()[1]
+    async with quick(url.replace(f":{port}", f":{listener}")) as (_, events):
+        first = await writing.change({"web/a": b"1"})
+        await eventually(lambda: Delta(first, {"web/a": b"1"}) in events)
+        server.close()
+        for each in relays:
+            each.transport.abort()
+        await eventually(lambda: isinstance(events[-1], Stale))
+        second = await writing.change({"web/a": b"2"})
+        third = await writing.change({"web/a": b"3"})
+        server = await asyncio.start_server(relay, "127.0.0.1", listener)
+        await eventually(lambda: Delta(third, {"web/a": b"3"}) in events)
+        last = await writing.change({"web/a": b"4"})
+        await eventually(lambda: Delta(last, {"web/a": b"4"}) in events)
+        told = [event for event in events if isinstance(event, Delta)]
+        assert [event.revision for event in told] == [first, first, second, third, last]
+        assert [event.present for event in told] == [0, third, 0, 0, 0]
+    server.close()
+    await writing.close()
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+    writer.close()
 
 
 async def test_silence_is_no_fault(url: str) -> None:

@@ -58,6 +58,7 @@ def test_a_listing_is_a_reset_with_keys_relative_to_the_prefix() -> None:
 def test_created_does_not_advance(follower: WatchHistory) -> None:
     follower.opened()
     assert follower.receive(response(5000, created=True)) == ()
+    assert follower.present == 5000
     assert follower.created
     assert follower.revision == 10
     assert follower.receive(response(5000, put("a/2", 11))) == (Delta(11, {"a/2": b"v"}),)

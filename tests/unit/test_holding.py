@@ -69,6 +69,24 @@ def test_a_record_that_is_written_again_may_have_the_lease_of_before_the_gap() -
     assert (world.served, world.held) == ({A, B, C}, {A})
 
 
+def test_changes_told_after_the_gap_that_were_made_before_its_end_are_doubted() -> None:
+    """The server stands still twice in a row, and tells what happened between only after the second time."""
+    world = started()
+    world.take(Stale("down"))
+    world.take(Delta(world.revision, {}, present=world.revision + 3))
+    world.wait(SETTLE + 0.1)
+    world.delete(A)
+    world.put(A)
+    world.put("web/new", leases={"web/new": TTL})
+    for key in (A, "web/new"):  # the leases of between have expired because of the second time
+        world.delete(key)
+        assert (world.served, world.held) == ({A, B, C, "web/new"}, {key})
+        world.put(key, leases={key: TTL})
+    # Both leases are of after the gap.
+    world.delete(A, "web/new")
+    assert (world.served, world.held) == ({B, C}, set())
+
+
 def test_what_is_registered_after_the_gap_is_believed_to_be_withdrawn() -> None:
     world = started()
     world.gap()

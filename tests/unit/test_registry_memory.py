@@ -46,6 +46,14 @@ async def test_an_outage_is_told_once_and_what_it_hid_follows() -> None:
     assert await anext(events) == Stale("cut again")
     registry.set_fresh()
     assert await anext(events) == Delta(2, {})
+    registry.set_stale("cut once more")
+    assert await anext(events) == Stale("cut once more")
+    registry.put_raw("a/1", b"y")
+    registry.put_raw("a/1", b"z")
+    registry.set_fresh()
+    told = [await anext(events) for _ in range(2)]
+    assert told == [Delta(3, {"a/1": b"y"}), Delta(4, {"a/1": b"z"})]
+    assert [event.present for event in told if isinstance(event, Delta)] == [4, 0]
     await events.aclose()
 
 

@@ -37,6 +37,8 @@ class Canceled:
 class WatchHistory:
     """Converts listings and watch responses to events: a Reset for a listing, a Delta for each revision.
 
+    `present` is the member's revision when it created the watch: events up to that revision are of before.
+
     `revision` is the latest revision up to which every change is known; None before the first listing and after
     `forget`.
     """
@@ -48,6 +50,7 @@ class WatchHistory:
         self.ttls = TTLs()
         self.revision: int | None = None
         self.created = False
+        self.present = 0
         self._marks: dict[bytes, int] = {}
         self._cluster = 0
         self._term = 0
@@ -110,6 +113,7 @@ class WatchHistory:
         if response.created:
             # The header has the present revision, while events before it are still to come: the known revision stays.
             self.created = True
+            self.present = response.header.revision
             return ()
         if response.watch_id == _REQUESTED_PROGRESS:
             # An answer to a progress request may overtake events, so it only shows that the member is alive.

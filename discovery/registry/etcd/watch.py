@@ -49,7 +49,7 @@ class Timing(NamedTuple):
     `attempt` is the timeout of a read and of the creation of a watch. After `idle` without a response the watch sends a
     progress request, and the member has `answer` for any response.
 
-    After a silence of `pause` the watch reports Stale even if the same stream continues: leases may have expired only
+    After a silence of `pause` the watch reports Stale even if the member continues: leases may have expired only
     because the server was suspended. `pause` is less than two thirds of the registrars' TTL of 10 s: a lease has at
     least that much time left when the suspension begins.
 
@@ -129,7 +129,7 @@ class Watch:
     async def _session(self, connection: Connection) -> AsyncGenerator[RegistryEvent, None]:
         """Yield events from a single member. Raises RegistryError if the member fails, or _ResyncNeededError.
 
-        _ResyncNeededError means that the known state may be wrong.
+        Ends after a pause of the member. _ResyncNeededError means that the known state may be wrong.
         """
         stale = self._stale is not None
         if not await self._may_resume(connection):
@@ -145,7 +145,7 @@ class Watch:
         try:
             await self._open(connection, stream)
             if stale:
-                yield Delta(self._known, {})
+                yield Delta(self._known, {}, present=self._follower.present)
             async with aclosing(self._follow(connection, stream)) as deltas:
                 async for delta in deltas:
                     yield delta
@@ -175,11 +175,10 @@ class Watch:
             waiting_since = time.monotonic()
             response = await stream.receive()
             self._heard = time.monotonic()
-            deltas = self._take(connection, response)
             if (silence := self._heard - waiting_since) > self._timing.pause:
                 yield self._paused(silence)
-                deltas = deltas or (Delta(self._known, {}),)
-            for delta in deltas:
+                return  # another watch tells which of the changes were made before the pause ended
+            for delta in self._take(connection, response):
                 yield delta
             if learned := self._learned():
                 yield Delta(self._known, {}, leases=learned)
