@@ -73,6 +73,15 @@ def busybox_image() -> bytes:
     return _context(dockerfile, files)
 
 
+def etcd_image() -> bytes:
+    """Return a build context for etcd and etcdctl, where their own image has them; its data are in /var/lib/etcd."""
+    programs = [find_program("etcd"), find_program("etcdctl")]
+    files: dict[Path, bytes | Path] = {Path("/usr/local/bin", path.name): path for path in programs}
+    files |= {path: path for path in _libraries(programs) if path not in programs}
+    files |= {Path("/var/lib/etcd/.keep"): b"", Path("/tmp/.keep"): b""}  # noqa: S108 - of the image
+    return _context('FROM scratch\nADD root.tar /\nCMD ["/usr/local/bin/etcd"]\n', files)
+
+
 def _libraries(programs: Iterable[Path]) -> Iterator[Path]:
     """Return the programs and all shared libraries of the programs."""
     seen = set()
