@@ -94,11 +94,18 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
                 self._target = Slots(self.config.external, self._path, context.log, context.request_apply)
             else:
                 self._target = ExternalHAProxy(
-                    self.config.external, self._own_files, context.state_dir, context.log, context.request_apply
+                    self.config.external,
+                    self._own_files,
+                    context.state_dir,
+                    context.log,
+                    context.request_apply,
+                    self._limits,
                 )
         else:
             self._checker = binary = await locate(self.config.binary)
-            self._target = ManagedHAProxy(self.context.run_dir, self.context.log, binary, self.context.request_apply)
+            self._target = ManagedHAProxy(
+                self.context.run_dir, self.context.log, binary, self.context.request_apply, self._limits
+            )
         self._target.verify(self.config)
         await self._target.open()
         self._deployer = Deployer(self._target, self._digests, self.context.state_dir, self.context.log, self._limits)

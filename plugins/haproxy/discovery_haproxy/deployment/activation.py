@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import ApplyError, Sample
 from discovery_haproxy.deployment.install import last_good
+from discovery_haproxy.limits import LIMITS, Limits
 from discovery_haproxy.program.control_socket import ControlError
 from discovery_haproxy.runtime_api.connection import RuntimeApiError
 from discovery_haproxy.runtime_api.execution import Changes
@@ -58,6 +59,7 @@ class Activation:
         request_apply: Callable[[], None],
         log: FilteringBoundLogger,
         keep_states: KeepStates | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
         """Store the arguments.
 
@@ -76,7 +78,9 @@ class Activation:
         self._request_apply = request_apply
         self._reload_reason = ""
         """Reason for the reload that the verification has requested."""
-        self.verifier = Verifier(servers, lock, lambda: self.live_generation, self._request_reload, keep_states, log)
+        self.verifier = Verifier(
+            servers, lock, lambda: self.live_generation, self._request_reload, keep_states, log, limits.look
+        )
 
     def needs_check(self, wanted: Configuration, version: tuple[int, ...]) -> bool:
         """Report whether a reload follows. HAProxy checks the commands of the runtime API itself."""

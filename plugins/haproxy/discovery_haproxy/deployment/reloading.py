@@ -5,14 +5,13 @@ import time
 
 from discovery import ApplyError
 from discovery_haproxy.deployment.target import RefusedError
+from discovery_haproxy.limits import LIMITS, Limits
 from discovery_haproxy.program.binary import first_alert
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
 
 RELOAD_SECONDS = 60.0
 """Seconds that HAProxy may take to load a configuration: a hundred times what 10,000 backends take."""
 
-_ANSWER_SECONDS = 5.0
-"""Timeout in seconds for the first answer, before the reload; a HAProxy that hangs is not reloaded."""
 _POLL_SECONDS = 0.003
 """Seconds between two questions during the reload: short, since they delay each change."""
 _POLL_ANSWER_SECONDS = 1.0
@@ -24,15 +23,17 @@ _PROOF_SECONDS = 1.0
 
 
 async def reload_through_master(
-    control: ControlSocket, generation: str | None, timeout: float = RELOAD_SECONDS
+    control: ControlSocket, generation: str | None, timeout: float = RELOAD_SECONDS, limits: Limits = LIMITS
 ) -> None:
     """Reload HAProxy, and return when the worker of `generation` takes new connections. None means any new worker.
+
+    A HAProxy that does not answer within `limits.answer` is not reloaded.
 
     Raises RefusedError if HAProxy reports a failure (the old worker then goes on serving), ApplyError if the proof is
     missing after `timeout` seconds, and ControlError if HAProxy cannot be reached.
     """
     deadline = time.monotonic() + timeout
-    before = await control.processes(min(timeout, _ANSWER_SECONDS))
+    before = await control.processes(min(timeout, limits.answer))
     # HAProxy 2.6 answers before the reload; later versions answer after the reload, with the outcome.
     answer = await control.send_once("reload", timeout)
     if answer.startswith("Success=0"):

@@ -20,6 +20,7 @@ from discovery_haproxy.external.file import ExternalFile
 from discovery_haproxy.external.file_lock import FileLock
 from discovery_haproxy.external.own_files import OwnFiles
 from discovery_haproxy.external.ownership import is_foreign, read, refusal
+from discovery_haproxy.limits import LIMITS, Limits
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.options.external import ExternalConfig
 from discovery_haproxy.program.binary import run
@@ -76,6 +77,7 @@ class ExternalHAProxy:
         state_dir: Path,
         log: FilteringBoundLogger,
         request_apply: Callable[[], None],
+        limits: Limits = LIMITS,
     ) -> None:
         """Store the arguments; `open` asks HAProxy for its generation. `request_apply` asks for a deployment.
 
@@ -89,6 +91,7 @@ class ExternalHAProxy:
         self.log_drops = LogDrops(log)
         self._old_workers = OldWorkers(log)
         self._config = config
+        self._limits = limits
         self._log = log
         self._request_apply = request_apply
         self._prepared: Rendered | None = None
@@ -97,12 +100,12 @@ class ExternalHAProxy:
         """Map files that the prepared configuration replaces."""
         self._lock = asyncio.Lock()
         """Held during a deployment, and while the servers of the running HAProxy are read."""
-        self._servers = LiveServers(config.stats_socket, self._lock, log, config.marker)
+        self._servers = LiveServers(config.stats_socket, self._lock, log, config.marker, limits)
         self._worker: Worker | None = None
         """The worker that serves; None if that is unknown."""
         self._level_fault = ""
         """Why servers cannot be changed through the stats socket; empty if they can."""
-        self._activation = Activation(self._servers, self, self._lock, request_apply, log)
+        self._activation = Activation(self._servers, self, self._lock, request_apply, log, limits=limits)
         if config.master_socket is not None:
             self._control: ControlSocket | None = ControlSocket(config.master_socket, marker=config.marker)
         elif config.stats_socket is not None:
@@ -330,7 +333,7 @@ class ExternalHAProxy:
         config = self._config
         if config.master_socket is not None and self._control is not None:
             try:
-                await reload_through_master(self._control, generation, config.timeout)
+                await reload_through_master(self._control, generation, config.timeout, self._limits)
             except ControlError as error:
                 raise ApplyError(
                     f"the master socket {error}: is HAProxy running with -W -S {config.master_socket}?"

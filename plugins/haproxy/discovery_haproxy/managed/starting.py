@@ -24,8 +24,6 @@ from discovery_haproxy.text.generation import generation_of, reload_part
 
 _START_SECONDS = 30.0
 """Seconds until HAProxy must serve after its start; 10,000 backends need about one."""
-_ADOPT_SECONDS = 5.0
-"""Timeout in seconds for the answer of a HAProxy to be adopted; a HAProxy that hangs is replaced."""
 _ANSWER_SECONDS = 0.2
 """Timeout in seconds for one answer during the start; no answer is normal until the worker listens."""
 _POLL_SECONDS = 0.005
@@ -44,12 +42,18 @@ class Adopted(NamedTuple):
 class Launcher:
     """Starts or adopts the HAProxy of a run directory."""
 
-    def __init__(self, files: RunFiles, control: ControlSocket, pipe: LogPipe, log: FilteringBoundLogger) -> None:
-        """Store the arguments. `control` is the master socket; HAProxy logs to `pipe`."""
+    def __init__(
+        self, files: RunFiles, control: ControlSocket, pipe: LogPipe, log: FilteringBoundLogger, adoption: float
+    ) -> None:
+        """Store the arguments. `control` is the master socket; HAProxy logs to `pipe`.
+
+        `adoption` is the timeout in seconds for the answer of a HAProxy that is to be adopted.
+        """
         self._files = files
         self._control = control
         self._pipe = pipe
         self._log = log
+        self._adoption = adoption
 
     async def adopt(self, binary: Binary) -> Adopted | None:
         """Return a running HAProxy of an earlier daemon, if its command is that of this daemon and HAProxy answers.
@@ -66,7 +70,7 @@ class Launcher:
             if not same_command or master.pid != listener:
                 continue
             with suppress(ControlError, ProcessLookupError):
-                generation = await self._control.live_generation(_ADOPT_SECONDS)
+                generation = await self._control.live_generation(self._adoption)
                 if generation is None:
                     continue
                 adopted = Adopted(ProcessHandle(master.pid, started=master.started), generation)

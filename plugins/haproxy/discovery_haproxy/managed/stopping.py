@@ -8,12 +8,10 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import ProcessHandle
+from discovery_haproxy.limits import LIMITS
 from discovery_haproxy.managed.run_files import RunFiles
 from discovery_haproxy.program import process
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
-
-STOP_SECONDS = 6.0
-"""Seconds that open connections get to end. The core allows a stop 10 s, of which an apply in progress may use 2 s."""
 
 _IDLE_SECONDS = 1.0
 """Seconds after which a HAProxy that has only idle clients is terminated: enough for a request that just arrived."""
@@ -37,10 +35,10 @@ async def stop_orphans(run_dir: Path, log: FilteringBoundLogger) -> list[int]:
     return pids
 
 
-async def stop_all(files: RunFiles, log: FilteringBoundLogger) -> None:
+async def stop_all(files: RunFiles, log: FilteringBoundLogger, seconds: float = LIMITS.stop) -> None:
     """Stop all HAProxy processes of the run directory.
 
-    New connections are refused at once. Open connections get `STOP_SECONDS` to end, and are cut then.
+    New connections are refused at once. Open connections get `seconds` to end, and are cut then.
     """
     started = time.monotonic()
     control = ControlSocket(files.master_socket)
@@ -57,12 +55,12 @@ async def stop_all(files: RunFiles, log: FilteringBoundLogger) -> None:
         connections = await _count_connections(control)
         idle = connections == 0 and len(alive) == 1
         # Idle clients remain, which HAProxy's timeouts would keep. Two counts in a row: a request may be between both.
-        if elapsed > STOP_SECONDS or (elapsed > _IDLE_SECONDS and idle and was_idle):
+        if elapsed > seconds or (elapsed > _IDLE_SECONDS and idle and was_idle):
             break
         was_idle = idle
     if alive:
         if connections:
-            log.warning("connections were cut: they had not ended in time", count=connections, seconds=STOP_SECONDS)
+            log.warning("connections were cut: they had not ended in time", count=connections, seconds=seconds)
         await _terminate(alive, files)
     for handle in handles:
         handle.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import chain, repeat
 
 from structlog.typing import FilteringBoundLogger
@@ -11,10 +11,6 @@ from discovery import ApplyError
 from discovery.toolkit import ProcessHandle, cancel_and_wait
 from discovery_haproxy.program.control_socket import ControlError
 
-_FIRST_DELAYS = (0.0, 0.5, 1.0, 2.0, 5.0)
-"""Seconds before each of the first restarts: at once after a single crash, slower if HAProxy keeps crashing."""
-_LATER_DELAY = 10.0
-"""Seconds before every later restart: clients wait no longer, and a broken HAProxy does not load the machine."""
 _STABLE_SECONDS = 60.0
 """Seconds of uptime after which a crash counts as the first crash again, and the restart has no delay."""
 
@@ -29,19 +25,22 @@ class Supervisor:
         request_apply: Callable[[], None],
         lock: asyncio.Lock,
         log: FilteringBoundLogger,
+        delays: Sequence[float],
     ) -> None:
         """Store the arguments; `start` begins the supervision.
 
         `restart` starts HAProxy and calls `watch`; `restart` returns False if there is no proven configuration to start
         HAProxy with. `request_apply` asks for a deployment, which may succeed where a restart fails: a deployment
         renders the configuration again, and leaves out an address that another process has taken. `lock` excludes
-        restarts during a deployment, and the reverse.
+        restarts during a deployment, and the reverse. `delays` are the seconds before each restart, of which the last
+        repeats.
         """
         self._restart = restart
         self._last_log_line = last_log_line
         self._request_apply = request_apply
         self._lock = lock
         self._log = log
+        self._delays = delays
         self._handle: ProcessHandle | None = None
         self._handle_set = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -85,7 +84,7 @@ class Supervisor:
             self._handle.close()
 
     async def _run(self) -> None:
-        delays = _delays()
+        delays = self._new_delays()
         while True:
             await self._handle_set.wait()
             handle, since = self._handle, time.monotonic()
@@ -93,7 +92,7 @@ class Supervisor:
                 return
             await handle.wait()
             if time.monotonic() - since > _STABLE_SECONDS:
-                delays = _delays()
+                delays = self._new_delays()
             async with self._lock:
                 if self.running:
                     continue
@@ -103,6 +102,9 @@ class Supervisor:
             async with self._lock:
                 if not self.running:
                     await self._try_restart()
+
+    def _new_delays(self) -> Iterator[float]:
+        return chain(self._delays, repeat(self._delays[-1]))
 
     def _report_end(self, handle: ProcessHandle) -> None:
         self._failure = "HAProxy has ended unexpectedly and is being restarted"
@@ -119,7 +121,3 @@ class Supervisor:
                 self._log.error(failure)
                 self._request_apply()
             self._failure = failure
-
-
-def _delays() -> Iterator[float]:
-    return chain(_FIRST_DELAYS, repeat(_LATER_DELAY))

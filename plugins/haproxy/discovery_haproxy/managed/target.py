@@ -19,6 +19,7 @@ from discovery_haproxy.deployment.install import install, last_good, restore, re
 from discovery_haproxy.deployment.reloading import reload_through_master
 from discovery_haproxy.deployment.target import RefusedError
 from discovery_haproxy.deployment.vantage import Vantage, managed_vantage
+from discovery_haproxy.limits import LIMITS, Limits
 from discovery_haproxy.managed.held_requests import HeldRequests
 from discovery_haproxy.managed.logpipe import LogPipe
 from discovery_haproxy.managed.run_files import RunFiles
@@ -47,8 +48,6 @@ from discovery_haproxy.runtime_api.planner import ServerKey
 from discovery_haproxy.text.configuration import Configuration, parse
 from discovery_haproxy.text.generation import generation_of, reload_part
 
-_ANSWER_SECONDS = 5.0
-"""Timeout in seconds for the answer after a change of servers; a master that loads 10,000 backends needs one."""
 _HEALTH_SECONDS = 2.0
 """Timeout in seconds for the answer to a health question; HAProxy answers within milliseconds unless it hangs."""
 
@@ -57,10 +56,16 @@ class ManagedHAProxy:
     """The HAProxy of a run directory, in master-worker mode. Implements `Target`."""
 
     def __init__(
-        self, run_dir: Path, log: FilteringBoundLogger, binary: Binary, request_apply: Callable[[], None]
+        self,
+        run_dir: Path,
+        log: FilteringBoundLogger,
+        binary: Binary,
+        request_apply: Callable[[], None],
+        limits: Limits = LIMITS,
     ) -> None:
         """Store the arguments; `open` creates files and processes. `request_apply` asks the core for a deployment."""
         self._binary = binary
+        self._limits = limits
         self._running_binary: Binary | None = None
         self._files = RunFiles(run_dir)
         self._maps: tuple[Path, ...] = ()
@@ -71,13 +76,15 @@ class ManagedHAProxy:
         self._old_workers = OldWorkers(log)
         self._held = HeldRequests(self._control)
         self._pipe = LogPipe(self._files.log, log)
-        self._launcher = Launcher(self._files, self._control, self._pipe, log)
+        self._launcher = Launcher(self._files, self._control, self._pipe, log, limits.adoption)
         self._lock = asyncio.Lock()
         """Held during a deployment and during a restart."""
-        self._supervisor = Supervisor(self._restart, self._last_log_line, request_apply, self._lock, log)
-        self._servers = LiveServers(self._files.stats_socket, self._lock, log)
+        self._supervisor = Supervisor(
+            self._restart, self._last_log_line, request_apply, self._lock, log, limits.restarts
+        )
+        self._servers = LiveServers(self._files.stats_socket, self._lock, log, limits=limits)
         self._states = StateFile(self._files.server_states)
-        self._activation = Activation(self._servers, self, self._lock, request_apply, log, self._keep_states)
+        self._activation = Activation(self._servers, self, self._lock, request_apply, log, self._keep_states, limits)
         self._prepared: Rendered | None = None
 
     @property
@@ -201,7 +208,7 @@ class ManagedHAProxy:
         During a reload by another program, which may have read the file before a change, the answer comes after the
         reload.
         """
-        if (workers := (await self._control.processes(_ANSWER_SECONDS)).workers) != (pid,):
+        if (workers := (await self._control.processes(self._limits.answer)).workers) != (pid,):
             raise RuntimeApiError(f"HAProxy was reloaded by another program: {workers} instead of {pid}")
 
     async def reported_generation(self) -> str | None:
@@ -253,7 +260,7 @@ class ManagedHAProxy:
         await self._activation.stop()
         await self._supervisor.stop()
         if self.pids():
-            await stop_all(self._files, self._log)
+            await stop_all(self._files, self._log, self._limits.stop)
         await self._held.stop()
         self._supervisor.close()
         self._pipe.close()
@@ -302,7 +309,7 @@ class ManagedHAProxy:
     async def _reload(self, generation: str) -> None:
         self._pipe.tail.clear()
         try:
-            await self._while_running(reload_through_master(self._control, generation))
+            await self._while_running(reload_through_master(self._control, generation, limits=self._limits))
         except ApplyError as error:
             self._pipe.drain()
             output = "\n".join(self._pipe.tail)

@@ -15,14 +15,13 @@ from typing import NamedTuple
 
 from discovery.toolkit import cancel_and_wait
 from discovery_haproxy.connecting import connect_to
+from discovery_haproxy.limits import LIMITS, Limits
 from discovery_haproxy.runtime_api.commands import Command
 from discovery_haproxy.text.generation import DESCRIPTION, Marker
 
 _PROMPT = b"\n> "
 _WAITING = re.compile(r"^(?:\+ )+")
 """HAProxy's prompts for the lines of a payload, before the answer."""
-_ANSWER_SECONDS = 5.0
-"""Seconds for an answer: a worker that loads 10,000 backends needs one."""
 _CHUNK_BYTES = 1 << 16
 """Bytes that are received at once: the states of some 600 servers."""
 _WORKER_COMMANDS = ("show info", "show cli level")
@@ -31,11 +30,6 @@ _FIRST_BATCH = 8
 """Most commands of the first batch, before their cost is known, and fewer if their estimate is more than 10 ms."""
 _MOST_BATCH = 256
 """Commands of the largest batch, so that few answers are buffered."""
-_FAST_SECONDS = 0.003
-"""Seconds of a batch below which the next batch is twice as large."""
-_SLOW_SECONDS = 0.01
-"""Seconds of a batch above which the next batch is half as large. Requests wait for the batch, and never for 50 ms:
-with 20 ms in place of 10 the slowest of many requests waited for 20 to 70 ms (`benchmarks/runtime_stalls.py`)."""
 _CHEAP_BATCH = 64
 """Commands of a batch that is never halved, where their estimate is a fraction of 10 ms."""
 _SAFETY = 4
@@ -81,10 +75,11 @@ class Worker(NamedTuple):
 class Connection:
     """A connection in `prompt` mode. Belongs to one task."""
 
-    def __init__(self, connected: socket.socket, marker: Marker) -> None:
+    def __init__(self, connected: socket.socket, marker: Marker, limits: Limits) -> None:
         """Store the arguments; `connect` opens a connection. The socket is connected and non-blocking."""
         self._socket = connected
         self._marker = marker
+        self._limits = limits
         self._received = bytearray()
         self._in_prompt_mode = False
         self.answered_by: Worker | None = None
@@ -140,7 +135,8 @@ class Connection:
         not the expected answer, LostConnectionError if the answers end.
         """
         count = sum(map(len, groups))
-        done, size, least = 0, _first_batch(count, seconds), _least_batch(count, seconds)
+        slow = self._limits.slow_batch
+        done, size, least = 0, _first_batch(count, seconds, slow), _least_batch(count, seconds, slow)
         while done < len(groups):
             end, batch = done, list[Command]()
             while end < len(groups) and (not batch or len(batch) + len(groups[end]) <= size):
@@ -157,9 +153,9 @@ class Connection:
             for command, answer in zip(batch, answers, strict=True):
                 _check(command, answer)
             done, worker = end, None
-            if seconds > _SLOW_SECONDS:
+            if seconds > slow:
                 size = max(size // 2, least)
-            elif seconds < _FAST_SECONDS:
+            elif seconds < self._limits.fast_batch:
                 size = min(size * 2, _MOST_BATCH)
 
     async def obey(self, command: Command) -> str:
@@ -195,7 +191,7 @@ class Connection:
         data = "".join(f"{command}\n" for command in (*mode, *commands)).encode()
         try:
             rest = self._send_at_once(data)
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(self._limits.answer):
                 if not rest:
                     return (await self._answers(len(mode) + len(commands)))[len(mode) :]
                 # HAProxy may not read on before its answers are read.
@@ -234,35 +230,37 @@ class Connection:
         return answers
 
 
-def _first_batch(commands: int, seconds: float) -> int:
+def _first_batch(commands: int, seconds: float, slow: float) -> int:
     """Return the number of commands of the first batch."""
-    return max(1, min(_FIRST_BATCH, int(_SLOW_SECONDS * commands / seconds))) if seconds else _FIRST_BATCH
+    return max(1, min(_FIRST_BATCH, int(slow * commands / seconds))) if seconds else _FIRST_BATCH
 
 
-def _least_batch(commands: int, seconds: float) -> int:
+def _least_batch(commands: int, seconds: float, slow: float) -> int:
     """Return the number of commands below which no batch falls.
 
     On a busy machine even one command takes long, and small batches of cheap commands make a large change slow.
     """
-    return max(1, min(_CHEAP_BATCH, int(_SLOW_SECONDS * commands / (_SAFETY * seconds)))) if seconds else 1
+    return max(1, min(_CHEAP_BATCH, int(slow * commands / (_SAFETY * seconds)))) if seconds else 1
 
 
-async def open_connection(stats_socket: Path, marker: Marker = DESCRIPTION) -> Connection:
+async def open_connection(stats_socket: Path, marker: Marker = DESCRIPTION, limits: Limits = LIMITS) -> Connection:
     """Open a connection to the worker that listens on the stats socket. The caller closes it. Raises RuntimeApiError.
 
     `marker` is the line of the configuration that names the generation.
     """
     try:
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            return Connection(await connect_to(stats_socket), marker)
+        async with asyncio.timeout(limits.answer):
+            return Connection(await connect_to(stats_socket), marker, limits)
     except (OSError, TimeoutError) as error:
         raise RuntimeApiError(f"{stats_socket} cannot be connected to: {str(error) or 'no answer'}") from None
 
 
 @asynccontextmanager
-async def connect(stats_socket: Path, marker: Marker = DESCRIPTION) -> AsyncIterator[Connection]:
+async def connect(
+    stats_socket: Path, marker: Marker = DESCRIPTION, limits: Limits = LIMITS
+) -> AsyncIterator[Connection]:
     """Open a connection as `open_connection` does, and close the connection at the end of the block."""
-    connection = await open_connection(stats_socket, marker)
+    connection = await open_connection(stats_socket, marker, limits)
     try:
         yield connection
     finally:

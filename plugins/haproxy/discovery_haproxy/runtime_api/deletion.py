@@ -8,44 +8,40 @@ from contextlib import AbstractAsyncContextManager, suppress
 from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import cancel_and_wait
+from discovery_haproxy.limits import LIMITS
 from discovery_haproxy.runtime_api.commands import delete
 from discovery_haproxy.runtime_api.connection import Connection, RuntimeApiError
 from discovery_haproxy.runtime_api.defects import Broken, defect, dotted
 from discovery_haproxy.runtime_api.planner import ServerKey
 from discovery_haproxy.text.server_line import Server
 
-_MOST_WAITING = 1000
-"""Removed servers above which a reload, after which an old worker has their connections, is better: each takes memory,
-a row of the statistics, and time whenever servers are read back."""
-_PERIOD = 2.0
-"""Seconds between two rounds, and the least age of a removed server. Until July 2026 HAProxy overlooked a request that
-is between two attempts to connect to the server, which takes a second at most."""
 _MOST_DELAY = 60.0
 """Most seconds between two attempts to delete a server. The delay doubles with each attempt."""
 _AT_ONCE = 50
 """Deletions during which no configuration is deployed: 5 ms."""
 
 
-def too_many(waiting: int, version: tuple[int, ...]) -> str:
-    """Return why a reload is better than so many removed servers, in words; empty if it is not."""
-    if waiting <= _MOST_WAITING:
+def too_many(waiting: int, version: tuple[int, ...], most: int = LIMITS.removed_servers) -> str:
+    """Return why a reload is better than more than `most` removed servers, in words; empty if there are fewer."""
+    if waiting <= most:
         return ""
     if found := defect(Broken.DELETION, version):
-        return f"more than {_MOST_WAITING} removed servers, and {found.symptom} (version {dotted(version)})"
-    return f"more than {_MOST_WAITING} removed servers have connections"
+        return f"more than {most} removed servers, and {found.symptom} (version {dotted(version)})"
+    return f"more than {most} removed servers have connections"
 
 
 class DueTimes:
     """The times at which removed servers are to be deleted: when they are old enough, and then ever later."""
 
-    def __init__(self) -> None:
-        """Start without a server."""
+    def __init__(self, period: float = LIMITS.deletion) -> None:
+        """Start without a server. `period` is the least age of a removed server, in seconds."""
+        self._period = period
         self._times: dict[ServerKey, tuple[float, float]] = {}
 
     def due(self, waiting: Collection[ServerKey], now: float) -> list[ServerKey]:
         """Return the servers of `waiting` that are due now, and forget the others that were."""
         known = self._times
-        self._times = {key: known.get(key, (now + _PERIOD, _PERIOD)) for key in waiting}
+        self._times = {key: known.get(key, (now + self._period, self._period)) for key in waiting}
         due = [key for key, (then, _) in self._times.items() if then <= now]
         for key in due:
             delay = min(2 * self._times[key][1], _MOST_DELAY)
@@ -66,12 +62,17 @@ class Deletion:
         lock: asyncio.Lock,
         waiting: Callable[[], MutableMapping[ServerKey, Server | None]],
         log: FilteringBoundLogger,
+        period: float,
     ) -> None:
-        """Store the arguments. `lock` is held for some deletions. `waiting` returns the removed servers."""
+        """Store the arguments. `lock` is held for some deletions. `waiting` returns the removed servers.
+
+        `period` is the time between two rounds in seconds, and the least age of a removed server.
+        """
         self._connect = connect
         self._lock = lock
         self._waiting = waiting
-        self._times = DueTimes()
+        self._period = period
+        self._times = DueTimes(period)
         self._task: asyncio.Task[None] | None = None
         self._log = log
         self._told = False
@@ -97,7 +98,7 @@ class Deletion:
                     with suppress(RuntimeApiError):
                         if not await self._delete_some(keys[begin : begin + _AT_ONCE]):
                             return
-            await asyncio.sleep(_PERIOD)
+            await asyncio.sleep(self._period)
 
     async def _delete_some(self, keys: list[ServerKey]) -> bool:
         """Delete those of `keys` that still wait and have no connection. Return False if HAProxy must delete none."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery_haproxy.limits import LIMITS, Limits
 from discovery_haproxy.runtime_api.certificates import UnfitError
 from discovery_haproxy.runtime_api.checks import Connect, HAProxyCheck, Request
 from discovery_haproxy.runtime_api.commands import Command
@@ -40,7 +41,12 @@ class LiveServers:
     """The servers of the worker that listens on the stats socket. Belongs to one event loop."""
 
     def __init__(
-        self, stats_socket: Path | None, lock: asyncio.Lock, log: FilteringBoundLogger, marker: Marker = DESCRIPTION
+        self,
+        stats_socket: Path | None,
+        lock: asyncio.Lock,
+        log: FilteringBoundLogger,
+        marker: Marker = DESCRIPTION,
+        limits: Limits = LIMITS,
     ) -> None:
         """Store the arguments. `lock` is held during a deployment, and for each attempt to delete servers.
 
@@ -49,6 +55,7 @@ class LiveServers:
         """
         self._stats_socket = stats_socket
         self._marker = marker
+        self._limits = limits
         self._lock = lock
         self._log = log
         self.reports = DriftReports(log)
@@ -64,7 +71,7 @@ class LiveServers:
         self._has_unknown_contents = False
         self._waiting: dict[ServerKey, Server | None] = {}
         self._undecided: set[ServerKey] = set()
-        self._deletion = Deletion(self._connect, lock, lambda: self._waiting, log)
+        self._deletion = Deletion(self._connect, lock, lambda: self._waiting, log, limits.deletion)
         self._standing = StandingConnection(self._open)
         self._costs = FIRST_COSTS
         self._planned: tuple[Configuration, Configuration, object, Plan | Reload] | None = None
@@ -190,7 +197,7 @@ class LiveServers:
             if isinstance(plan, Reload):
                 return plan
             removals = sum(isinstance(step, Remove) for step in plan.steps)
-            if reason := too_many(len(self._waiting) + removals, worker.version):
+            if reason := too_many(len(self._waiting) + removals, worker.version, self._limits.removed_servers):
                 return Reload(reason)
             changes = await self._with_tests(plan, worker)
             if plan.certificates and isinstance(changes, Changes):
@@ -320,10 +327,10 @@ class LiveServers:
         return worker
 
     def _connect(self) -> AbstractAsyncContextManager[Connection]:
-        return connect(self._place, self._marker)
+        return connect(self._place, self._marker, self._limits)
 
     async def _open(self) -> Connection:
-        return await open_connection(self._place, self._marker)
+        return await open_connection(self._place, self._marker, self._limits)
 
     @property
     def _place(self) -> Path:
@@ -347,7 +354,8 @@ class LiveServers:
         Raises RuntimeApiError.
         """
         arriving = {step.key: step.check for step in plan.steps if isinstance(step, Add | Move | Revive)}
-        passed, late = await try_targets(check for check in arriving.values() if isinstance(check, Connect | Request))
+        targets = (check for check in arriving.values() if isinstance(check, Connect | Request))
+        passed, late = await try_targets(targets, self._limits)
         up = frozenset(key for key, check in arriving.items() if check is None or check in passed)
         untested: dict[str, str] = {}
         for (section, name), check in arriving.items():

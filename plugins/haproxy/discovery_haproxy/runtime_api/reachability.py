@@ -10,14 +10,11 @@ from enum import Enum, auto
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
+from discovery_haproxy.limits import LIMITS, Limits
 from discovery_haproxy.runtime_api.checks import Connect, Request
 
-_SECONDS = 0.25
-"""Seconds for a test. A target that needs longer is left to HAProxy's check."""
 _CONCURRENT = 64
 """Tests at the same time: enough for a large change, and few of the process's descriptors."""
-_MOST_LATE = 4 * _CONCURRENT
-"""Late targets after which the others count as late, untested: many silent targets hold up a change for 1 s."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r\n]")
 
 
@@ -37,19 +34,20 @@ class Results(NamedTuple):
 _NONE: frozenset[Connect | Request] = frozenset()
 
 
-async def try_targets(targets: Iterable[Connect | Request]) -> Results:
+async def try_targets(targets: Iterable[Connect | Request], limits: Limits = LIMITS) -> Results:
     """Find out which targets accept a TCP connection, or answer the request as expected."""
     distinct = dict.fromkeys(targets)
     if len(distinct) == 1:  # without a task, as for most changes
         [target] = distinct
-        outcome, one = await _try(target), frozenset(distinct)
+        outcome, one = await _try(target, limits.target), frozenset(distinct)
         return Results(one if outcome is _Outcome.PASSED else _NONE, one if outcome is _Outcome.LATE else _NONE)
     passed, late = set[Connect | Request](), set[Connect | Request]()
     remaining = iter(distinct)
 
     async def try_some() -> None:
         for target in remaining:
-            outcome = _Outcome.LATE if len(late) >= _MOST_LATE else await _try(target)
+            is_over = len(late) >= limits.late_targets
+            outcome = _Outcome.LATE if is_over else await _try(target, limits.target)
             if outcome is not _Outcome.FAILED:
                 (passed if outcome is _Outcome.PASSED else late).add(target)
 
@@ -57,12 +55,12 @@ async def try_targets(targets: Iterable[Connect | Request]) -> Results:
     return Results(frozenset(passed), frozenset(late))
 
 
-async def _try(target: Connect | Request) -> _Outcome:
+async def _try(target: Connect | Request, seconds: float) -> _Outcome:
     try:
         if isinstance(target, Connect) and not isinstance(target.address, str):
-            await _connect(target.address, target.port)
+            await _connect(target.address, target.port, seconds)
             return _Outcome.PASSED
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(seconds):
             return _Outcome.PASSED if await _passes(target) else _Outcome.FAILED
     except TimeoutError:
         return _Outcome.LATE
@@ -70,7 +68,7 @@ async def _try(target: Connect | Request) -> _Outcome:
         return _Outcome.FAILED
 
 
-async def _connect(address: IPv4Address | IPv6Address, port: int) -> None:
+async def _connect(address: IPv4Address | IPv6Address, port: int, seconds: float) -> None:
     """Connect, at a tenth of the cost of asyncio's streams. Raises OSError, and TimeoutError if no answer comes."""
     place = str(address), port
     with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6) as client:
@@ -78,7 +76,7 @@ async def _connect(address: IPv4Address | IPv6Address, port: int) -> None:
         # The second call tells how the first has ended, at once for a target of this machine.
         error = client.connect_ex(place) and client.connect_ex(place)
         if error in (errno.EINPROGRESS, errno.EALREADY):
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(seconds):
                 await asyncio.get_running_loop().sock_connect(client, place)
         elif error:
             raise OSError(error, os.strerror(error))

@@ -22,8 +22,6 @@ from discovery_haproxy.runtime_api.read_back import digest, parse_states
 from discovery_haproxy.text.configuration import Configuration, Section
 from discovery_haproxy.text.generation import reload_part
 
-_LOOK_SECONDS = 1.0
-"""Seconds between two questions for the worker's pid: a reload by another program is noticed within this time."""
 _PAGE_SERVERS = 500
 """Servers of a page: this process needs about a millisecond for a page, in which no change can begin."""
 _PAGE_SECTIONS = 50
@@ -58,8 +56,9 @@ class Verifier:
         request_reload: Callable[[str], None],
         keep_states: KeepStates | None,
         log: FilteringBoundLogger,
+        look: float,
     ) -> None:
-        """Store the arguments.
+        """Store the arguments. `look` is the time in seconds between two questions for the worker's pid.
 
         `lock` is held during a deployment, and during each repair. `live_generation` returns the generation that
         HAProxy serves, if that is known. `request_reload` asks for a reload, for a reason. `keep_states` keeps
@@ -74,6 +73,7 @@ class Verifier:
         """Epoch in which states were last kept."""
         self._kept_servers: frozenset[ServerKey] = frozenset()
         self._log = log
+        self._look_seconds = look
         self._interval = 0.0
         """Seconds between two comparisons."""
         self._keeps = True
@@ -109,7 +109,7 @@ class Verifier:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
             try:
                 await self._look()
             except RuntimeApiError as error:

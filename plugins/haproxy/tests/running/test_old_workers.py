@@ -12,8 +12,8 @@ from haproxy_web import Fetch
 
 from discovery import Backend
 from discovery.testing import backend, eventually, within
+from discovery_haproxy.limits import Limits
 from discovery_haproxy.options.config import HAProxyConfig
-from discovery_haproxy.runtime_api import verifying
 
 Origins = tuple[Backend, ...]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -153,11 +153,10 @@ async def has_no_old_worker(driver: ConsumerDriver) -> bool:
 
 
 async def test_the_connection_for_the_next_change_keeps_no_worker_alive(
-    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+    drive: Drive, origins: Origins, bind: str
 ) -> None:
-    monkeypatch.setattr(verifying, "_LOOK_SECONDS", 3600.0)
-    forever = ["stats timeout 1h"]
-    async with drive(services={"web": {"bind": bind}}, global_lines=forever) as driver:
+    forever, limits = ["stats timeout 1h"], Limits(look=3600.0)
+    async with drive(services={"web": {"bind": bind}}, global_lines=forever, limits=limits) as driver:
         await driver.apply(origins[0])
         await driver.apply(origins[1])
         await driver.consumer.reconfigure(driver.configured(global_lines=[*forever, "maxconn 1000"]))
@@ -171,10 +170,10 @@ async def test_the_connection_for_the_next_change_keeps_no_worker_alive(
 
 
 async def test_after_a_reload_by_another_program_no_connection_keeps_the_old_worker(
-    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+    drive: Drive, origins: Origins, bind: str
 ) -> None:
-    monkeypatch.setattr(verifying, "_LOOK_SECONDS", 0.05)
-    async with drive(services={"web": {"bind": bind}}, global_lines=["stats timeout 1h"]) as driver:
+    forever, limits = ["stats timeout 1h"], Limits(look=0.05)
+    async with drive(services={"web": {"bind": bind}}, global_lines=forever, limits=limits) as driver:
         await driver.apply(origins[0])
         await driver.apply(origins[1])
         await reload_by_hand(driver)

@@ -256,7 +256,7 @@ async def test_external_checks_are_not_taken_for_an_earlier_haproxy(
         await driver.apply(*(backend("web", f"web-{number}", port=origins[0].port) for number in range(60)))
         for _ in range(starts):
             await driver.consumer.hand_over()
-            driver.consumer = HAProxyConsumer(driver.consumer.config, driver.consumer.context)
+            driver.replace_consumer()
             await driver.consumer.setup()
         assert driver.has_logged("took over the HAProxy")
         assert not driver.has_logged("replaced the HAProxy")

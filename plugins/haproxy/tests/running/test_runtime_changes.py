@@ -23,9 +23,8 @@ from haproxy_web import Fetch, StartOrigin
 
 from discovery import ApplyError, Backend, State
 from discovery.testing import backend, eventually, free_port, within
-from discovery_haproxy.deployment import reloading
-from discovery_haproxy.managed import target as managed
-from discovery_haproxy.runtime_api import connection, costs
+from discovery_haproxy.limits import Limits
+from discovery_haproxy.runtime_api import costs
 
 Origins = tuple[Backend, ...]
 SECTION = "backend {{ service.name }}\n    default-server inter 200ms fall 2 rise 2 check\n"
@@ -280,10 +279,10 @@ async def test_a_reload_by_another_program_reads_no_state_of_before_a_change(
 
 
 async def test_a_worker_that_hangs_leaves_no_outdated_states_to_its_successor(
-    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+    drive: Drive, origins: Origins, bind: str
 ) -> None:
-    monkeypatch.setattr(connection, "_ANSWER_SECONDS", 0.3)
-    async with drive(services={"web": {"bind": bind, "check": False}}) as driver:
+    limits = Limits(answer=within(0.3))
+    async with drive(services={"web": {"bind": bind, "check": False}}, limits=limits) as driver:
         await driver.apply(backend(id="moved", port=origins[0].port))
         await save_states_by_a_reload(driver, bind)
         [worker] = (await driver.processes()).workers
@@ -304,12 +303,8 @@ async def save_states_by_a_reload(driver: ConsumerDriver, bind: str) -> None:
     assert ways(driver)["reload"] == 1
 
 
-async def test_a_change_that_cannot_be_proven_is_undone_by_the_next(
-    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(managed, "_ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr(reloading, "_ANSWER_SECONDS", 0.3)
-    async with drive(services={"web": {"bind": bind}}) as driver:
+async def test_a_change_that_cannot_be_proven_is_undone_by_the_next(drive: Drive, origins: Origins, bind: str) -> None:
+    async with drive(services={"web": {"bind": bind}}, limits=Limits(answer=0.3)) as driver:
         await driver.apply(origins[0])
         # The worker changes the servers, and the master does not tell in time whether the worker is still in service.
         master = driver.master

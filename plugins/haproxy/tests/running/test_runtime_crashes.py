@@ -11,7 +11,6 @@ from sampling import sampled
 
 from discovery import Backend, State
 from discovery.testing import backend, within
-from discovery_haproxy.consumer import HAProxyConsumer
 from discovery_haproxy.program.control_socket import ControlSocket
 
 Origins = tuple[Backend, ...]
@@ -119,7 +118,7 @@ async def test_an_operators_maintenance_and_weight_survive_a_reload_of_unknown_s
             f"set server web/{third.id} weight 9",
         ):
             await driver.control.send_once(f"@1 {command}", within(5))
-        driver.consumer = HAProxyConsumer(driver.consumer.config, driver.consumer.context)
+        driver.replace_consumer()
         await driver.consumer.setup()
         await driver.apply(first, second, third)
         assert ways(driver) == {"runtime": 0, "reload": 1}

@@ -12,8 +12,8 @@ from sampling import sampled
 
 from discovery import Backend
 from discovery.testing import backend, eventually
+from discovery_haproxy.limits import Limits
 from discovery_haproxy.program.binary import locate
-from discovery_haproxy.runtime_api import deletion
 from discovery_haproxy.runtime_api.defects import Broken, defect
 
 Origins = tuple[Backend, ...]
@@ -87,15 +87,13 @@ async def test_a_removed_server_is_deleted_where_haproxy_can_delete_servers(
     origins: Origins,
     bind: str,
     haproxy: Path,
-    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     own_template: bool,
 ) -> None:
-    monkeypatch.setattr(deletion, "_PERIOD", 0.05)
     template = tmp_path / "mine.cfg.j2"
     template.write_text(OWN_TEMPLATE)
     more = {"template": template} if own_template else {}
-    async with drive(services={"web": {"bind": bind, "check": False}}, **more) as driver:
+    async with drive(services={"web": {"bind": bind, "check": False}}, limits=Limits(deletion=0.05), **more) as driver:
         await driver.apply(origins[0], origins[2])
         await driver.apply(*origins[:2])
         await driver.apply(origins[0])
@@ -112,11 +110,9 @@ async def test_a_removed_server_is_deleted_where_haproxy_can_delete_servers(
         assert set(await live_servers(driver)) == {("web", origins[0].id)}
 
 
-async def test_the_number_of_removed_servers_is_limited_by_a_reload(
-    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deletion, "_MOST_WAITING", 2)
-    async with drive(services={"web": {"bind": bind, "check": False}}) as driver:
+async def test_the_number_of_removed_servers_is_limited_by_a_reload(drive: Drive, origins: Origins, bind: str) -> None:
+    limits = Limits(removed_servers=2)
+    async with drive(services={"web": {"bind": bind, "check": False}}, limits=limits) as driver:
         await driver.apply(*origins)
         await driver.apply(*origins[:2])
         assert waiting(driver) == 2

@@ -16,7 +16,7 @@ from web import after, get, refuses, serving
 
 from discovery import Backend
 from discovery.testing import backend, eventually, eventually_sync, free_port
-from discovery_haproxy.managed import starting, stopping
+from discovery_haproxy.limits import Limits
 from discovery_haproxy.program.control_socket import ControlError, ControlSocket
 from discovery_haproxy.program.process import masters
 
@@ -151,10 +151,8 @@ async def test_a_surviving_haproxy_that_hangs_is_replaced(
     drive: Drive,
     origins: tuple[Backend, ...],
     fetch: Fetch,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(starting, "_ADOPT_SECONDS", 0.2)
-    monkeypatch.setattr(stopping, "STOP_SECONDS", 0.5)
+    limits = Limits(adoption=0.2, stop=0.5)
     bind = f"127.0.0.1:{free_port()}"
     with _daemon(haproxy, run_dir, bind, str(origins[0].port)) as daemon:
         [master] = masters(haproxy_processes(run_dir))
@@ -162,7 +160,7 @@ async def test_a_surviving_haproxy_that_hangs_is_replaced(
         daemon.wait()
     os.kill(master.pid, signal.SIGSTOP)
 
-    async with drive(services={"web": {"bind": bind}}) as driver:
+    async with drive(services={"web": {"bind": bind}}, limits=limits) as driver:
         await driver.apply(origins[1])
         await eventually(lambda: all(each.parent != master.pid for each in driver.all_processes()), "its worker to end")
         answers = {(await asyncio.to_thread(fetch, f"http://{bind}/")).body for _ in range(40)}
@@ -208,9 +206,7 @@ async def test_a_replaced_haproxy_with_an_open_connection_ends_with_the_daemon(
     other_haproxy: Path,
     drive: Drive,
     origins: tuple[Backend, ...],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stopping, "STOP_SECONDS", 0.5)
     port = free_port()
     with _daemon(other_haproxy, run_dir, f"127.0.0.1:{port}", str(origins[0].port)) as daemon:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -218,7 +214,7 @@ async def test_a_replaced_haproxy_with_an_open_connection_ends_with_the_daemon(
         await reader.readuntil(b"\r\n\r\n")
         os.kill(daemon.pid, signal.SIGKILL)
         daemon.wait()
-    async with drive(services={"web": {"bind": f"127.0.0.1:{port}"}}) as driver:
+    async with drive(services={"web": {"bind": f"127.0.0.1:{port}"}}, limits=Limits(stop=0.5)) as driver:
         await driver.apply(origins[1])
         assert len(masters(driver.all_processes())) == 2
     assert driver.all_processes() == []
@@ -304,10 +300,7 @@ async def test_stopping_does_not_wait_for_idle_clients(drive: Drive, origins: tu
 
 
 @ONE_VERSION
-async def test_connections_that_do_not_end_in_time_are_cut_and_counted(
-    drive: Drive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stopping, "STOP_SECONDS", 0.5)
+async def test_connections_that_do_not_end_in_time_are_cut_and_counted(drive: Drive) -> None:
     arrived = asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -318,7 +311,8 @@ async def test_connections_that_do_not_end_in_time_are_cut_and_counted(
 
     async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
         port = free_port()
-        async with drive(services={"web": {"bind": f"127.0.0.1:{port}", "check": False}}) as driver:
+        services = {"web": {"bind": f"127.0.0.1:{port}", "check": False}}
+        async with drive(services=services, limits=Limits(stop=0.5)) as driver:
             await driver.apply(backend(port=server.sockets[0].getsockname()[1]))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")

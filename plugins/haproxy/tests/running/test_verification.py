@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from discovery import ApplyError, Backend
 from discovery.testing import backend, eventually, within
 from discovery.toolkit import cancel_and_wait
 from discovery_haproxy.deployment.reloading import reload_through_master
+from discovery_haproxy.limits import Limits
 from discovery_haproxy.managed import target as managed
 from discovery_haproxy.program.control_socket import ControlSocket
 from discovery_haproxy.runtime_api import verifying
@@ -23,9 +25,10 @@ from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
 Origins = tuple[Backend, ...]
 
 
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "_LOOK_SECONDS", 0.05)
+@pytest.fixture
+def drive(drive: Drive) -> Drive:
+    """Return the usual function, with short pauses of the verification."""
+    return partial(drive, limits=Limits(look=0.05))
 
 
 def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
@@ -89,8 +92,8 @@ async def test_after_a_reload_that_was_cancelled_the_servers_are_unknown(
     reloaded = asyncio.Event()
     looks = count_looks(monkeypatch)
 
-    async def reload_and_wait(*arguments: Any) -> None:
-        await reload_through_master(*arguments)
+    async def reload_and_wait(*arguments: Any, **more: Any) -> None:
+        await reload_through_master(*arguments, **more)
         reloaded.set()
         await asyncio.Event().wait()
 
@@ -214,7 +217,7 @@ async def test_what_an_operator_changes_is_listed_and_kept_over_a_reload_by_anot
 
 
 async def test_what_an_operator_changes_holds_from_the_first_moment_after_a_crash(
-    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch
+    drive: Drive, origins: Origins, bind: str
 ) -> None:
     first, second = origins[:2]
     path = f"web/{first.id}"
@@ -223,7 +226,9 @@ async def test_what_an_operator_changes_holds_from_the_first_moment_after_a_cras
         await command(driver, f"set server {path} state maint; set server {path} weight 9")
         await eventually(lambda: is_listed(driver, {path: "in maintenance, weight 9"}), "the change to be listed")
         await driver.apply(first, second, origins[2])  # the states that are kept outlive a change of other servers
-        monkeypatch.setattr(verifying, "_LOOK_SECONDS", 1000)
+        target = driver.consumer._target
+        assert isinstance(target, managed.ManagedHAProxy)
+        await target._activation.verifier.stop()  # what holds is not what a verification has put right
         master = driver.master
         os.kill(master, signal.SIGKILL)
         await eventually(lambda: driver.master != master, "another master")

@@ -12,10 +12,8 @@ from sampling import sampled
 
 from discovery import Backend
 from discovery.testing import backend, eventually, within
-from discovery_haproxy.consumer import HAProxyConsumer
-from discovery_haproxy.managed import supervising
+from discovery_haproxy.limits import Limits
 from discovery_haproxy.program.control_socket import ControlSocket
-from discovery_haproxy.runtime_api import verifying
 from discovery_haproxy.runtime_api.read_back import LiveServer, parse_states
 
 Origins = tuple[Backend, ...]
@@ -120,7 +118,7 @@ class World:
     async def restart(self) -> str:
         """Let another daemon take over."""
         await self.driver.consumer.hand_over()
-        self.driver.consumer = HAProxyConsumer(self.driver.consumer.config, self.driver.consumer.context)
+        self.driver.replace_consumer()
         await self.driver.consumer.setup()
         await self.driver.apply_again()
         return "restart"
@@ -175,16 +173,14 @@ def facts(row: LiveServer) -> tuple[int, int, str]:
 @pytest.mark.parametrize("steps", [10, pytest.param(100, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("haproxy", sampled(["on-path", "wheel"]), indirect=True)
 async def test_a_random_history_of_operators_and_other_programs(
-    drive: Drive, origins: Origins, bind: str, monkeypatch: pytest.MonkeyPatch, steps: int
+    drive: Drive, origins: Origins, bind: str, steps: int
 ) -> None:
-    monkeypatch.setattr(verifying, "_LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(supervising, "_FIRST_DELAYS", ())
-    monkeypatch.setattr(supervising, "_LATER_DELAY", 0.0)
+    limits = Limits(look=0.01, restarts=(0.0,))
     seed = random.randrange(1 << 32)
     print("seed", seed)
     dice = random.Random(seed)
     services = {"web": {"bind": bind, "check": {"interval": "200ms"}}}
-    async with drive(services=services, verify_interval="100ms") as driver:
+    async with drive(services=services, verify_interval="100ms", limits=limits) as driver:
         world = World(driver, dice, services, [each.port for each in origins])
         for _ in range(3):
             await world.registry()

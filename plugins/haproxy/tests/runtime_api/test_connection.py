@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from stats_socket import listening
 
-from discovery_haproxy.runtime_api import connection
+from discovery_haproxy.limits import Limits
 from discovery_haproxy.runtime_api.commands import Command
 from discovery_haproxy.runtime_api.connection import LostConnectionError, RuntimeApiError, connect
 
@@ -22,11 +22,10 @@ GROUPS = [(Command(f"one {number}", SILENCE), Command(f"two {number}", SILENCE))
     ids=["fast", "slow"],
 )
 async def test_batches_grow_while_answers_are_fast_and_keep_groups_together(
-    path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, expected: list[int]
+    path: Path, seconds: float, expected: list[int]
 ) -> None:
-    monkeypatch.setattr(connection, "_FAST_SECONDS", seconds)
-    monkeypatch.setattr(connection, "_SLOW_SECONDS", seconds)
-    async with listening(path) as socket, connect(path) as opened:
+    limits = Limits(fast_batch=seconds, slow_batch=seconds)
+    async with listening(path) as socket, connect(path, limits=limits) as opened:
         await opened.execute(GROUPS)
         assert socket.commands == [command.text for group in GROUPS for command in group]
         assert socket.sizes == expected
@@ -42,11 +41,10 @@ async def test_the_first_batch_is_small_where_commands_are_dear(path: Path, seco
 
 
 async def test_batches_of_cheap_commands_stay_large_on_a_busy_machine(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path,
 ) -> None:
-    monkeypatch.setattr(connection, "_FAST_SECONDS", 0.0)
-    monkeypatch.setattr(connection, "_SLOW_SECONDS", 1e-6)  # each batch takes longer
-    async with listening(path) as socket, connect(path) as opened:
+    limits = Limits(fast_batch=0.0, slow_batch=1e-6)  # each batch takes longer
+    async with listening(path) as socket, connect(path, limits=limits) as opened:
         await opened.execute(GROUPS, 200 * 1e-6 / (4 * 10))
         assert set(socket.sizes[1:-1]) == {10}
 
@@ -59,9 +57,9 @@ async def test_another_answer_than_expected_ends_the_commands(path: Path) -> Non
         assert len(socket.commands) < 20
 
 
-async def test_a_lost_connection_tells_what_is_done(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "_SLOW_SECONDS", 1e9)  # a busy machine makes no batch smaller
-    async with listening(path) as socket, connect(path) as opened:
+async def test_a_lost_connection_tells_what_is_done(path: Path) -> None:
+    limits = Limits(slow_batch=1e9)  # a busy machine makes no batch smaller
+    async with listening(path) as socket, connect(path, limits=limits) as opened:
         socket.ends_at = "one 6"
         with pytest.raises(LostConnectionError) as lost:
             await opened.execute(GROUPS)

@@ -46,6 +46,7 @@ class ConsumerDriver:
 
         context = Context("edge", run_dir, log, request_apply, state_dir=state_dir)
         self._config = config
+        self._limits = limits
         self.consumer = HAProxyConsumer(self.configured(), context, limits)
         self._applied: Snapshot | None = None
         self._revision = 0
@@ -62,6 +63,10 @@ class ConsumerDriver:
         """Apply the last snapshot again."""
         assert self._applied is not None
         await self.apply(*self._applied.backends())
+
+    def replace_consumer(self) -> None:
+        """Go on with another consumer of the same configuration, as the next daemon does."""
+        self.consumer = HAProxyConsumer(self.consumer.config, self.consumer.context, self._limits)
 
     async def is_apply_requested(self) -> bool:
         """Report whether the consumer has requested an apply by now."""
