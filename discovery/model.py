@@ -127,6 +127,15 @@ class Service:
         """Return the number of backends."""
         return sum(map(len, self.runs))
 
+    def get(self, id_: str) -> Backend | None:
+        """Return the backend with the id `id_`, or None. Takes time logarithmic in the number of backends."""
+        at = bisect_right(self.runs, id_, key=lambda run: run[0].id) - 1
+        if at < 0:
+            return None
+        run = self.runs[at]
+        place = bisect_left(run, id_, key=_BY_ID)
+        return run[place] if place < len(run) and run[place].id == id_ else None
+
     def with_changes(self, changes: Mapping[str, Backend | None]) -> "Service":
         """Return this service with `changes`: by id, the backend to put in place, or None to leave the id out."""
         runs = list(self.runs)

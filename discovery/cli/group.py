@@ -33,7 +33,20 @@ from discovery.errors import ConfigError, PluginError
 
 GROUP = "discovery.commands"
 HELP_GROUP = f"{GROUP}.help"
-OWN = ("run", "stop", "services", "watch", "register", "release", "deregister", "health", "plugins", "config", "demo")
+OWN = (
+    "run",
+    "stop",
+    "services",
+    "watch",
+    "history",
+    "register",
+    "release",
+    "deregister",
+    "health",
+    "plugins",
+    "config",
+    "demo",
+)
 """The modules of the core's commands.
 
 A module has a typer app `app` for a group of commands, or else a function with the module's name, and may have the

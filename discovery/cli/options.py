@@ -60,6 +60,14 @@ RegistryOption = Annotated[
         " or file:///DIRECTORY. Default: the configuration's [registry], else etcd://127.0.0.1:2379.",
     ),
 ]
+AdminOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        envvar="DISCOVERY_ADMIN",
+        help="The daemon's admin endpoint. Default: the configuration's admin, else 127.0.0.1:9901.",
+    ),
+]
 RunDirOption = Annotated[
     Path | None,
     typer.Option(

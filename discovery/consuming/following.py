@@ -58,6 +58,8 @@ class RegistryFeed:
         self.from_disk = False
         self.stale: str | None = None
         self.resets = 0
+        self.arrived = time.monotonic()
+        """When the last event came, or the last hold ended: what `publish` is called with follows from that."""
 
     @property
     def active(self) -> bool:
@@ -113,6 +115,7 @@ class RegistryFeed:
         try:
             async with aclosing(contained_events(registry, self._report_fault)) as events:
                 async for event in events:
+                    self.arrived = time.monotonic()
                     self._answered = True
                     observation = self._apply_event(event)
                     self._observe(observation)
@@ -149,6 +152,7 @@ class RegistryFeed:
     def _stop_holding(self, keys: Collection[str]) -> None:
         """Serve these held records no longer."""
         if keys:
+            self.arrived = time.monotonic()
             snapshot = self._builder.drop(keys).snapshot
             if snapshot is not None:
                 self._serve(snapshot)
@@ -273,7 +277,8 @@ class RegistryFeed:
             age_seconds=round(remembered.age),
         )
         self.from_disk = True
-        self.snapshot_time = time.monotonic() - remembered.age
+        self.arrived = time.monotonic()
+        self.snapshot_time = self.arrived - remembered.age
         self._builder.restore(remembered.snapshot)
         self._serve(remembered.snapshot)
         if self._last_good is not None:

@@ -52,10 +52,20 @@ class Resolved(NamedTuple):
 class SnapshotResolver:
     """Passes snapshots on to `publish`, and again whenever an address of theirs has changed. On one event loop."""
 
-    def __init__(self, log: FilteringBoundLogger, publish: Callable[[Resolved], None], every: float = EVERY) -> None:
-        """Begin without a snapshot. `every` is how many seconds pass between two lookups of a name."""
+    def __init__(
+        self,
+        log: FilteringBoundLogger,
+        publish: Callable[[Resolved], None],
+        every: float = EVERY,
+        taken: Callable[[Step, Snapshot | None, Snapshot], None] = lambda *_: None,
+    ) -> None:
+        """Begin without a snapshot. `every` is how many seconds pass between two lookups of a name.
+
+        `taken` is called with each step and the snapshots before and after, ahead of `publish`.
+        """
         self._log = log
         self._publish = publish
+        self._taken = taken
         self._names = Names(self._on_change, every)
         self._last = LastNames(log, lambda: self._names.found)
         self._snapshot: Snapshot | None = None
@@ -83,6 +93,7 @@ class SnapshotResolver:
         """Pass this snapshot on, with its addresses."""
         self._step = Step(self._step.number + 1, diff(self._snapshot, snapshot), self._snapshot is None)
         new = self._follow(self._step.changes)
+        self._taken(self._step, self._snapshot, snapshot)
         self._snapshot = snapshot
         if new and not self._is_waiting:
             self._is_waiting = True

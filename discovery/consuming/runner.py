@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.consuming.history import AppliedHistory
 from discovery.consuming.inheritance import Identity, Inheritance
 from discovery.consuming.latest import Latest
 from discovery.consuming.resolving import Step
@@ -110,6 +111,8 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         self._selection = Selection(instance.filter)
         self._applied: _Desired | None = None
         self._told: _Desired | None = None  # the part of `_applied` that the filter let through to the consumer
+        self.history = AppliedHistory()
+        """The last applies. From any thread."""
         self._apply_requested = False
         self._operator_request = False
         self._inheritance = inheritance or Inheritance()
@@ -338,6 +341,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         if before is not None and not changes and before.addresses == wanted.addresses and not anyway:
             self._applied, self._told = desired, wanted
             self._report(applied_revision=snapshot.revision)
+            self._note_applied(desired, time.monotonic(), concerned=False)
             return True
         begun = time.monotonic()
         self._enter_phase(Phase.APPLYING)
@@ -360,7 +364,14 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             apply_seconds=self._status.apply_seconds + took,
             error=None,
         )
-        if failed := self._failures.end():
+        failed = self._failures.end()
+        self._note_applied(desired, begun, failures=failed)
+        if failed:
             self._log.info(f"applied again after {times(failed)}", revision=snapshot.revision)
         self._log.debug("applied", revision=snapshot.revision, seconds=took)
         return True
+
+    def _note_applied(self, desired: _Desired, begun: float, *, failures: int = 0, concerned: bool = True) -> None:
+        if desired.step is not None:
+            revision = desired.snapshot.revision
+            self.history.add(desired.step.number, revision, begun, verify=None, failures=failures, concerned=concerned)

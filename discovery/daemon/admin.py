@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import islice
 from operator import itemgetter
@@ -13,9 +13,13 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.registry import Collector
 
+from discovery.consuming.history import MOST_CHANGES
 from discovery.consuming.runner import ConsumerRunner, ConsumerStatus
 from discovery.daemon.health import word
+from discovery.daemon.historydocument import history_document
 from discovery.daemon.metrics import metrics
+from discovery.daemon.query import whole_number
+from discovery.daemon.sources import Sources
 from discovery.daemon.status import DaemonStatus
 from discovery.documents import backend_document, names_document, snapshot_document
 from discovery.errors import describe
@@ -23,10 +27,6 @@ from discovery.hosting.isolation import PluginStatus
 from discovery.plugin import Sample
 from discovery.providing.provider import RunningProvider, RunningProviderStatus
 from discovery.system.httpserver import HttpServer
-
-Status = Callable[[], DaemonStatus]
-Consumers = Callable[[], Mapping[str, ConsumerRunner]]
-Providers = Callable[[], Mapping[str, RunningProvider]]
 
 T = TypeVar("T", ConsumerRunner, RunningProvider)
 
@@ -38,20 +38,25 @@ _MOST_UNRESOLVED = 20
 """Backends with an unknown host name that `/healthz` lists: a dead name server must not make the answer long."""
 
 
-_API = ("/api/snapshot", "/api/consumers", "/api/consumers/NAME", "/api/providers", "/api/providers/NAME")
+_API = (
+    "/api/snapshot",
+    "/api/consumers",
+    "/api/consumers/NAME",
+    "/api/providers",
+    "/api/providers/NAME",
+    "/api/history",
+)
 
 
 class Admin:
     """Serves `/healthz`, `/readyz`, `/metrics`, and the state as JSON below `/api`."""
 
-    def __init__(
-        self, status: Status, consumers: Consumers, providers: Providers, hosts: Callable[[], Collection[str]] = tuple
-    ) -> None:
-        """Each is called for every request; `hosts` returns the names under which clients may address us."""
-        self._status = status
-        self._runners = consumers
-        self._running_providers = providers
-        self._hosts = hosts
+    def __init__(self, sources: Sources) -> None:
+        """Prepare; `start` begins. Each of `sources` is called for every request that needs it."""
+        self._sources = sources
+        self._status = sources.status
+        self._runners = sources.consumers
+        self._running_providers = sources.providers
         self._server: HttpServer | None = None
         self._documents = asyncio.Lock()
 
@@ -71,9 +76,10 @@ class Admin:
                 web.get("/api/consumers/{name}", self._inspect),
                 web.get("/api/providers", self._providers),
                 web.get("/api/providers/{name}", self._inspect_provider),
+                web.get("/api/history", self._history),
             ]
         )
-        self._server = HttpServer(app, lambda: {host, *self._hosts()})
+        self._server = HttpServer(app, lambda: {host, *self._sources.hosts()})
         await self._server.start(listening)
 
     async def close(self) -> None:
@@ -139,6 +145,17 @@ class Admin:
     async def _providers(self, _: web.Request) -> web.Response:
         async with self._turn():
             return web.json_response({"providers": [_provider(each) for each in self._status().providers]})
+
+    async def _history(self, request: web.Request) -> web.Response:
+        try:
+            limit = whole_number(request.query, "limit", least=0, most=MOST_CHANGES, default=MOST_CHANGES)
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        consumers = {name: runner.history for name, runner in self._runners().items()}
+        async with self._turn():
+            changes = self._sources.changes()
+            document = history_document(changes, consumers, service=request.query.get("service"), limit=limit)
+            return web.json_response(document)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

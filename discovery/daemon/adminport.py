@@ -6,13 +6,11 @@ The libraries of the server take longer to load than everything that the first a
 import asyncio
 import importlib
 import socket
-from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
 
-from discovery.consuming.runner import ConsumerRunner
-from discovery.daemon.status import DaemonStatus
+from discovery.daemon.sources import Sources
 from discovery.errors import ConfigError, describe
 from discovery.model import join_host_port
 from discovery.system.asyncio_tools import cancel_and_wait
@@ -20,7 +18,6 @@ from discovery.system.listenerrors import listen_error_reason
 
 if TYPE_CHECKING:
     from discovery.daemon.admin import Admin
-    from discovery.providing.provider import RunningProvider
 
 _AGAIN = 1.0
 """Seconds after which loading the server is tried again."""
@@ -31,15 +28,9 @@ _log = structlog.get_logger("discovery.daemon.admin")
 class AdminPort:
     """The listening socket of the admin endpoint; `Admin` is loaded for the first client. For one event loop."""
 
-    def __init__(
-        self,
-        status: Callable[[], DaemonStatus],
-        consumers: Callable[[], Mapping[str, ConsumerRunner]],
-        providers: "Callable[[], Mapping[str, RunningProvider]]",
-        hosts: Callable[[], Collection[str]],
-    ) -> None:
-        """Prepare. The arguments are those of `Admin`."""
-        self._sources = status, consumers, providers, hosts
+    def __init__(self, sources: Sources) -> None:
+        """Prepare. `sources` are those of `Admin`."""
+        self._sources = sources
         self._host = ""
         self._listening: list[socket.socket] = []
         self._serving: asyncio.Task[None] | None = None
@@ -85,7 +76,7 @@ class AdminPort:
             try:
                 # On a thread: applies are not to wait for it.
                 module = await asyncio.to_thread(importlib.import_module, "discovery.daemon.admin")
-                self._admin = admin = module.Admin(*self._sources)
+                self._admin = admin = module.Admin(self._sources)
                 await admin.start(self._listening, self._host)
             except Exception as error:  # noqa: BLE001 - no descriptor is free, or the files are being replaced
                 _log.error("the admin endpoint cannot be served, trying again", reason=describe(error))

@@ -15,6 +15,7 @@ from discovery.daemon.health import summary
 from discovery.daemon.instances import Instances
 from discovery.daemon.registrylink import RegistryLink
 from discovery.daemon.reloading import Reloads
+from discovery.daemon.sources import Sources
 from discovery.daemon.status import DaemonStatus
 from discovery.daemon.stopping import warn_of_orphans
 from discovery.daemon.succession import Succession
@@ -66,13 +67,14 @@ class Daemon:
         self._fleet = Fleet(directories, log, self._wake)
         self._link = RegistryLink(log, self._fleet.offer, self._wake)
         self._reloads = Reloads(config, self._reload, log)
-        self._admin = AdminEndpoint(
-            lambda: self.status,
-            lambda: self._fleet.consumers,
-            lambda: self._fleet.providers,
-            lambda: self._settings.admin_hosts,
-            log,
+        sources = Sources(
+            status=lambda: self.status,
+            consumers=lambda: self._fleet.consumers,
+            providers=lambda: self._fleet.providers,
+            hosts=lambda: self._settings.admin_hosts,
+            changes=lambda: self._link.history.changes,
         )
+        self._admin = AdminEndpoint(sources, log)
         self._succession = Succession(
             self._run_dir / f"{name}.sock",
             log,

@@ -1,33 +1,19 @@
 """The admin endpoint according to the settings: none, or a port that a reload replaces."""
 
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING
-
 from structlog.typing import FilteringBoundLogger
 
-from discovery.consuming.runner import ConsumerRunner
 from discovery.daemon.adminport import AdminPort
 from discovery.daemon.config import Settings
-from discovery.daemon.status import DaemonStatus
+from discovery.daemon.sources import Sources
 from discovery.errors import ConfigError
-
-if TYPE_CHECKING:
-    from discovery.providing.provider import RunningProvider
 
 
 class AdminEndpoint:
     """Holds at most a single `AdminPort` at a time. For the core's loop."""
 
-    def __init__(
-        self,
-        status: Callable[[], DaemonStatus],
-        consumers: Callable[[], Mapping[str, ConsumerRunner]],
-        providers: "Callable[[], Mapping[str, RunningProvider]]",
-        hosts: Callable[[], Collection[str]],
-        log: FilteringBoundLogger,
-    ) -> None:
-        """Prepare; `open` begins. All arguments but the log are those of `Admin`."""
-        self._sources = status, consumers, providers, hosts
+    def __init__(self, sources: Sources, log: FilteringBoundLogger) -> None:
+        """Prepare; `open` begins. `sources` are those of `Admin`."""
+        self._sources = sources
         self._log = log
         self._port: AdminPort | None = None
 
@@ -39,7 +25,7 @@ class AdminEndpoint:
         """
         port: AdminPort | None = None
         if settings.admin is not None:
-            port = AdminPort(*self._sources)
+            port = AdminPort(self._sources)
             try:
                 await port.start(*settings.admin)
             except ConfigError as error:

@@ -7,10 +7,12 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.following import RegistryFeed
+from discovery.consuming.history import ChangeHistory
 from discovery.consuming.lastgood import state_file
-from discovery.consuming.resolving import Resolved, SnapshotResolver
+from discovery.consuming.resolving import Resolved, SnapshotResolver, Step
 from discovery.daemon.alarms import Alarms
 from discovery.errors import describe
+from discovery.model import Snapshot
 from discovery.registry import Registry, RegistryURL
 from discovery.system.asyncio_tools import wait_for_tasks
 from discovery.system.statedir import state_dir
@@ -20,7 +22,7 @@ CLOSE_DEADLINE = 2.0
 
 
 class RegistryLink:
-    """The registry that is followed now, with its alarms, its snapshots and the addresses of host names.
+    """The registry that is followed now, with its alarms, its snapshots, their history and the addresses of host names.
 
     For the core's loop.
     """
@@ -37,8 +39,10 @@ class RegistryLink:
         """
         self._log = log
         self.alarms = Alarms(log)
-        self.resolver = SnapshotResolver(log, publish)
+        self.history = ChangeHistory()
+        self.resolver = SnapshotResolver(log, self._offer, taken=self._note)
         self.feed = RegistryFeed(log, self.resolver.take, changed)
+        self._publish = publish
 
     @property
     def latest(self) -> Resolved | None:
@@ -63,6 +67,13 @@ class RegistryLink:
         """Follow no registry, and have no snapshot. Idempotent."""
         await self.feed.stop()
         await self.resolver.close()
+
+    def _note(self, step: Step, before: Snapshot | None, snapshot: Snapshot) -> None:
+        self.history.take(step, before, snapshot, self.feed.arrived)
+
+    def _offer(self, resolved: Resolved) -> None:
+        self.history.offered()
+        self._publish(resolved)
 
     async def close(self, registry: Registry) -> None:
         """Close a registry, in use or not, within CLOSE_DEADLINE seconds. A failure is logged, not raised."""

@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from discovery.daemon.adminport import AdminPort
+from discovery.daemon.sources import Sources
 from discovery.daemon.status import DaemonStatus
 from discovery.registry import RegistryURL
 from discovery.testing import eventually, free_port, within
@@ -25,7 +26,7 @@ async def answer(port: int) -> object:
 
 
 def port_of_nothing() -> AdminPort:
-    return AdminPort(lambda: DaemonStatus(str(URL)), dict, dict, tuple)
+    return AdminPort(Sources(lambda: DaemonStatus(str(URL))))
 
 
 async def test_a_server_that_cannot_be_loaded_is_loaded_later(monkeypatch: pytest.MonkeyPatch) -> None:

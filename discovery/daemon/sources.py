@@ -1,0 +1,25 @@
+"""What the admin endpoint asks the daemon, each at every request."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from discovery.consuming.history import Change
+from discovery.consuming.runner import ConsumerRunner
+from discovery.daemon.status import DaemonStatus
+
+if TYPE_CHECKING:
+    from discovery.providing.provider import RunningProvider
+
+
+class Sources(NamedTuple):
+    """Functions without arguments, for the core's loop.
+
+    `hosts` returns the names under which clients may address the endpoint, and `changes` the last changes of the
+    registry, the oldest first.
+    """
+
+    status: Callable[[], DaemonStatus]
+    consumers: Callable[[], Mapping[str, ConsumerRunner]] = dict
+    providers: "Callable[[], Mapping[str, RunningProvider]]" = dict
+    hosts: Callable[[], Collection[str]] = tuple
+    changes: Callable[[], tuple[Change, ...]] = tuple
