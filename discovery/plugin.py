@@ -2,7 +2,7 @@
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -79,12 +79,17 @@ class Health:
     (`service web`). The core logs each problem once, and shows it until the health lacks it. A plugin that is `ok` and
     has problems, or is `degraded`, does the rest of its work: `/api`, `/healthz` and the metrics show this state, and
     `/healthz` and `/readyz` still answer 200. A plugin that is not `ok` makes `/healthz` answer 503.
+
+    `down` has backends of the registry that accept work, and that what a consumer drives finds down: the reason in one
+    line, by key (`SERVICE/ID`), for at most 1,000 of them. This is no illness of the consumer; `discovery explain`,
+    `discovery services --health` and the metrics show it.
     """
 
     ok: bool = True
     detail: str = ""
     degraded: bool = False
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    down: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def state(self) -> Literal["ok", "degraded", "failing"]:
@@ -240,6 +245,17 @@ class Consumer(ABC, Generic[C]):
         """Return details of the consumer's state, for `/api/consumers/NAME`. The values are those of JSON.
 
         Called between `setup` and `teardown`. The core cancels a call that takes longer than 2 seconds.
+        """
+        return Ready({})
+
+    def explain(
+        self, backends: Sequence[Backend]
+    ) -> Awaitable[Mapping[str, Sequence[str]]] | Mapping[str, Sequence[str]]:
+        """Return the lines that stand for each of `backends` in what the consumer drives, by key (`SERVICE/ID`).
+
+        For `discovery explain`. A backend that the consumer leaves out has an empty sequence. The default tells nothing
+        of any. Called between `setup` and `teardown`, with backends that the consumer has applied, a few hundred at
+        most. The core cancels a call that takes longer than 2 seconds.
         """
         return Ready({})
 

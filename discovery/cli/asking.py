@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from discovery.cli.options import settings_of
 from discovery.daemon.configfile import file_in_use
-from discovery.errors import ConfigError, DiscoveryError, describe
+from discovery.errors import DiscoveryError, describe
 from discovery.model import join_host_port
 
 _THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a daemon listens, not we
@@ -35,12 +35,12 @@ class RefusedError(DiscoveryError):
 def admin_address(admin: str | None, config: Path | None) -> tuple[str, int]:
     """Return the address at which to ask: `admin`, or that of the configuration file, or the default.
 
-    Raises ConfigError if the address is not valid, or the endpoint is off.
+    Raises ConfigError if the address is not valid, and NoDaemonError if the endpoint is off.
     """
     settings = settings_of(config, admin=admin)
     if settings.admin is None:
         where = f"in {file_in_use(config)}" if admin is None else "by --admin or DISCOVERY_ADMIN"
-        raise ConfigError(f"the admin endpoint is off {where}; name one with --admin HOST:PORT")
+        raise NoDaemonError(f"the admin endpoint is off {where}; name one with --admin HOST:PORT")
     host, port = settings.admin
     return _THIS_MACHINE.get(host, host), port
 

@@ -39,6 +39,7 @@ OWN = (
     "services",
     "watch",
     "history",
+    "explain",
     "register",
     "release",
     "deregister",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from discovery.cli.console import note, progress, result
+from discovery.cli.console import note, result
 from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import (
     ConfigOption,
@@ -14,14 +14,12 @@ from discovery.cli.options import (
     RegistryOption,
     TimeoutOption,
     check_service,
-    close_registry,
-    registry_at,
     settings_of,
 )
+from discovery.cli.reading import read_registry
 
 if TYPE_CHECKING:
     from discovery.model import Rejected, Snapshot
-    from discovery.registry import RegistryURL
 
 LOOKUP_SECONDS = 2.0
 """Seconds for the lookup of the backends' host names, after the list is printed: a person waits for the end."""
@@ -44,7 +42,7 @@ def services(
 
     check_service(service)
     url = settings_of(config, registry=registry).registry
-    snapshot = run_coroutine(_current(url, timeout))
+    snapshot = run_coroutine(read_registry(url, timeout))
     if service is not None:
         snapshot = _only(snapshot, service)
     if as_json:
@@ -66,20 +64,6 @@ def services(
 
         _, unresolved = run_coroutine(resolve(snapshot, min(timeout, LOOKUP_SECONDS)))
         _print_unresolved(unresolved)
-
-
-async def _current(url: "RegistryURL", timeout: float) -> "Snapshot":
-    from discovery.daemon.once import current_snapshot
-    from discovery.errors import RegistryUnavailableError
-
-    registry = registry_at(url)
-    try:
-        with progress(f"{url}, for up to {timeout:g} s"):
-            return await current_snapshot(registry, timeout)
-    except RegistryUnavailableError as error:
-        raise RegistryUnavailableError(f"{url}: {error}") from None
-    finally:
-        await close_registry(registry)
 
 
 def _only(snapshot: "Snapshot", service: str) -> "Snapshot":

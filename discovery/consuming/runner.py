@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +21,13 @@ from discovery.errors import describe
 from discovery.hosting.details import Details
 from discovery.hosting.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
 from discovery.hosting.tables import Filter
-from discovery.model import Addresses, Changes, Snapshot, diff
+from discovery.model import Addresses, Backend, Changes, Snapshot, diff
 from discovery.plugin import AnyConsumer, Consumer, Context, PluginConfig, Sample, Update
 from discovery.system.asyncio_tools import wait_for_tasks
 from discovery.system.backoff import delays
 from discovery.system.either import called, completed
 from discovery.system.frequency import times
+from discovery.system.terminal import printable
 
 _LOOK_SECONDS = 0.002
 """Seconds between two looks at what a thread hands over: short beside the hand-over, of which they are a part."""
@@ -210,6 +211,21 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
     async def samples(self, timeout: float) -> tuple[Sample, ...]:
         """Return the consumer's own metrics. See `Details.samples`."""
         return await self._details.samples(timeout)
+
+    @property
+    def applied(self) -> Snapshot | None:
+        """The part of the snapshot that the consumer has applied, as its filter selects; from any thread."""
+        told = self._told
+        return None if told is None else told.snapshot
+
+    async def explain(self, backends: Sequence[Backend], timeout: float) -> Mapping[str, Sequence[str]]:
+        """Return what the consumer makes of `backends`, by key; nothing if it fails or is late. For the core's loop."""
+        try:
+            told = await self._details.ask(self._loop, lambda consumer: consumer.explain(backends), timeout)
+            return {str(key): tuple(printable(str(line)) for line in lines) for key, lines in told.items()}
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything, or be late
+            self._log.debug("it does not explain backends", reason=describe(error))
+            return {}
 
     async def inspect(self, timeout: float) -> Mapping[str, Any]:
         """Return the consumer's details of its state. See `Details.inspect`."""

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from discovery.consuming.history import MOST_CHANGES
 from discovery.consuming.runner import ConsumerRunner, ConsumerStatus
+from discovery.daemon.explaindocument import explained
 from discovery.daemon.health import word
 from discovery.daemon.historydocument import history_document
 from discovery.daemon.metrics import metrics
@@ -30,6 +31,8 @@ from discovery.system.httpserver import HttpServer
 
 T = TypeVar("T", ConsumerRunner, RunningProvider)
 
+MOST_EXPLAINED = 200
+"""Records of a service that are explained at once: the core waits meanwhile, 10 µs for each and each consumer."""
 MOST_HELD = 100
 """Held records that are shown one by one."""
 ANSWER_SECONDS = 2.0
@@ -45,6 +48,7 @@ _API = (
     "/api/providers",
     "/api/providers/NAME",
     "/api/history",
+    "/api/explain?service=NAME&id=ID",
 )
 
 
@@ -77,6 +81,7 @@ class Admin:
                 web.get("/api/providers", self._providers),
                 web.get("/api/providers/{name}", self._inspect_provider),
                 web.get("/api/history", self._history),
+                web.get("/api/explain", self._explain),
             ]
         )
         self._server = HttpServer(app, lambda: {host, *self._sources.hosts()})
@@ -156,6 +161,15 @@ class Admin:
             changes = self._sources.changes()
             document = history_document(changes, consumers, service=request.query.get("service"), limit=limit)
             return web.json_response(document)
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        service, id_ = request.query.get("service"), request.query.get("id")
+        if not service:
+            return web.json_response({"error": "service is missing: /api/explain?service=NAME&id=ID"}, status=400)
+        async with self._turn():
+            return web.json_response(
+                await explained(self._sources, service, id_, most=MOST_EXPLAINED, seconds=ANSWER_SECONDS)
+            )
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -22,6 +22,7 @@ class _Telling(Protocol):
 
 
 P = TypeVar("P", bound=_Telling)
+T = TypeVar("T")
 
 
 class Details(Generic[P]):
@@ -67,9 +68,18 @@ class Details(Generic[P]):
 
         Raises DiscoveryError while it is not set up, TimeoutError after `timeout` seconds, or what the plugin raises.
         """
+        return dict(await self.ask(loop, lambda plugin: plugin.inspect(), timeout))
+
+    async def ask(
+        self, loop: asyncio.AbstractEventLoop | None, question: Callable[[P], Awaitable[T] | T], timeout: float
+    ) -> T:
+        """Return what `question` answers when it is called with the plugin, on the plugin's `loop`.
+
+        For the core's loop. Raises as `inspect` does.
+        """
         if loop is None or loop.is_closed():
             raise DiscoveryError("it is not running")
-        asking = asyncio.run_coroutine_threadsafe(self._inspect(), loop)
+        asking = asyncio.run_coroutine_threadsafe(self._ask(question), loop)
         async with asyncio.timeout(timeout):
             return await asyncio.wrap_future(asking)
 
@@ -103,8 +113,8 @@ class Details(Generic[P]):
         self._refused |= problems
         answer.set_result(samples)
 
-    async def _inspect(self) -> Mapping[str, Any]:
+    async def _ask(self, question: Callable[[P], Awaitable[T] | T]) -> T:
         async with self.turn:
             if self._live is None:
                 raise DiscoveryError("it is not set up")
-            return dict(await completed(self._live.inspect()))
+            return await completed(question(self._live))

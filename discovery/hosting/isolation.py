@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
@@ -30,6 +31,8 @@ HEALTH_TIMEOUT = 10.0
 """Seconds that a health check may take: one that takes longer is a fault of the plugin."""
 STOP_SECONDS = 10.0
 """Seconds that a plugin may take to stop, as long as service managers usually wait before they kill."""
+MOST_DOWN = 1000
+"""Backends that a plugin reports as down: of 100,000 that are, nobody reads more."""
 _LOOK_SECONDS = 0.01
 """Seconds between two looks at a thread that ends: a thread wakes no loop when it has ended."""
 BEGIN_SECONDS = 10.0
@@ -344,7 +347,9 @@ class Isolated(ABC, Generic[I, P, S]):
                 health: Any = await completed(plugin.health())
             if not isinstance(health, Health):
                 raise TypeError(f"its health answered {health!r}")
-            health = replace(health, problems=printable_lines({**self._problems(), **health.problems}))
+            down = dict(islice(health.down.items(), MOST_DOWN))
+            problems = {**self._problems(), **health.problems}
+            health = replace(health, problems=printable_lines(problems), down=printable_lines(down))
         except BaseException as error:  # a plugin may raise anything, SystemExit too
             if self._is_own_cancellation(error):
                 raise

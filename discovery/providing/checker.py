@@ -5,9 +5,10 @@ Knows neither providers nor the registry.
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
@@ -39,7 +40,8 @@ _DESCRIPTORS_PER_SLOT = 8  # a probe by command has three; the rest is for every
 class CandidateStatus:
     """A candidate: the backend as it is (or would be) registered; no verdict before the first outcome.
 
-    `origin` is the reason for the backend's address.
+    `origin` is the reason for the backend's address, `verdict_since` the instant (`time.monotonic()`) since which the
+    verdict is this one.
     """
 
     backend: Backend
@@ -47,6 +49,7 @@ class CandidateStatus:
     detail: str = ""
     registered: bool = False
     origin: str = ""
+    verdict_since: float = field(default_factory=time.monotonic, compare=False)
 
 
 class Checker:
@@ -239,6 +242,7 @@ class _CheckedCandidate:
             judgement.detail,
             backend is not None,
             _line(self.candidate.origin),
+            before.verdict_since if judgement.verdict is before.verdict else time.monotonic(),
         )
         if judgement.verdict is not None and self.standings:
             self._tell(judgement.verdict, judgement.detail, before.verdict)

@@ -1,0 +1,255 @@
+"""Whether a record is used, and if not, why: what the registry, the providers and the consumers know of it. Pure."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from discovery.checks import Verdict
+from discovery.consuming.history import Applied, Change, delay
+from discovery.consuming.runner import ConsumerStatus
+from discovery.consuming.selection import matches
+from discovery.daemon.status import DaemonStatus
+from discovery.errors import OwnedByAnotherError
+from discovery.fields import has_labels
+from discovery.hosting.tables import Filter
+from discovery.model import Backend, Snapshot, State
+from discovery.providing.provider import RunningProviderStatus
+
+KINDS = (
+    "absent",
+    "rejected",
+    "field-ignored",
+    "key-refused",
+    "check-failing",
+    "unchecked",
+    "not-written",
+    "provider-failing",
+    "plugin-broken",
+    "draining",
+    "weight-zero",
+    "held",
+    "unresolvable",
+    "stale",
+    "filtered",
+    "behind",
+    "apply-failing",
+    "down",
+)
+"""The kinds of reasons."""
+
+
+class Reason(NamedTuple):
+    """A reason why a record is not used, or what an operator has to know although it is.
+
+    `kind` is one of KINDS, `text` a line for a person, `instance` the consumer or provider that it concerns, None for
+    all. `seconds` is for how long it has been so, None if that is not known.
+    """
+
+    kind: str
+    text: str
+    instance: str | None = None
+    seconds: float | None = None
+
+
+class View(NamedTuple):
+    """A consumer as it is now: its status, its filter, the part of the snapshot that it has applied, its applies.
+
+    `rendered` has the lines that it has made of backends, by key: none at all for one that it leaves out. A key is
+    missing if the consumer does not tell.
+    """
+
+    status: ConsumerStatus
+    filter: Filter | None = None
+    applied: Snapshot | None = None
+    applies: Sequence[Applied] = ()
+    rendered: Mapping[str, Sequence[str]] = MappingProxyType({})
+
+
+class Live(NamedTuple):
+    """A consumer's side of a record. `revision` is what the consumer has applied.
+
+    `live` is whether it has the record in its present form, `outdated` whether in an earlier one. `seconds` is for how
+    long it has had the present form; None if it has not, or for longer than the history reaches. `rendered` has the
+    lines that it makes of the record; None if it does not tell.
+    """
+
+    consumer: str
+    live: bool
+    outdated: bool
+    revision: int | None
+    seconds: float | None
+    rendered: tuple[str, ...] | None
+
+
+class Explanation(NamedTuple):
+    """What is known of a record. `used` is None where no consumer is known; `backend` is None if there is none."""
+
+    key: str
+    backend: Backend | None
+    used: bool | None
+    reasons: tuple[Reason, ...]
+    consumers: tuple[Live, ...]
+
+
+def keys_of(status: DaemonStatus, service: str) -> list[str]:
+    """Return the keys of all records of `service` that the registry has or a provider has found, ordered."""
+    keys: set[str] = set()
+    if status.snapshot is not None:
+        there = status.snapshot.services.get(service)
+        keys.update(each.key for each in (there.backends if there is not None else ()))
+        keys.update(each.key for each in status.snapshot.rejected)
+    for provider in status.providers:
+        keys.update(provider.runner.candidates)
+    return sorted(key for key in keys if key.partition("/")[0] == service)
+
+
+def explain(status: DaemonStatus, views: Iterable[View], changes: Sequence[Change], key: str) -> Explanation:
+    """Return what is known of the record `key`, `SERVICE/ID`. `changes` are the last changes, the oldest first."""
+    views = tuple(views)
+    backend = _backend_at(status.snapshot, key)
+    lives: list[Live] = []
+    reasons = [*_of_registry(status, key), *_of_providers(status.providers, key)]
+    reasons += [Reason("plugin-broken", reason, name) for name, reason in status.broken.items()]
+    if backend is None:
+        if not any(each.kind in ("rejected", "key-refused", "check-failing", "unchecked") for each in reasons):
+            reasons.insert(0, Reason("absent", _absent(status, key)))
+        lives = [_gone(view, key) for view in views if _backend_at(view.applied, key) is not None]
+        return Explanation(key, None, False, tuple(reasons), tuple(lives))
+    reasons += _of_backend(status, backend)
+    usable = backend.accepts_work and (not backend.is_named or _is_known(status, backend))
+    used = False
+    for view in views:
+        found, live = _of_consumer(view, backend, changes)
+        reasons += found
+        if live is not None:
+            lives.append(live)
+            used = used or (live.live and not found)
+    return Explanation(key, backend, usable and used if views else None, tuple(reasons), tuple(lives))
+
+
+def _of_registry(status: DaemonStatus, key: str) -> Iterator[Reason]:
+    for each in status.snapshot.rejected if status.snapshot is not None else ():
+        if each.key == key:
+            told = each.reason if each.field is None else f"{each.field}: {each.reason}"
+            yield Reason("rejected" if each.field is None else "field-ignored", told)
+    if status.stale is not None:
+        age = status.snapshot_age
+        yield Reason(
+            "stale", f"the registry cannot be followed, and the last snapshot stands: {status.stale}", None, age
+        )
+    if (held := status.held.get(key)) is not None:
+        left = "" if held.until is None else f", for another {max(0.0, held.until - time.monotonic()):.0f} s"
+        yield Reason("held", f"the registry has removed it after a {held.cause.value}, which is not believed{left}")
+
+
+def _of_providers(providers: Iterable[RunningProviderStatus], key: str) -> Iterator[Reason]:
+    for provider in providers:
+        name = provider.runner.name
+        if provider.problem is not None:
+            yield Reason("provider-failing", provider.problem, name, time.monotonic() - provider.runner.phase_since)
+        candidate = provider.runner.candidates.get(key)
+        if candidate is None or key in provider.registered:
+            continue
+        for_seconds = time.monotonic() - candidate.verdict_since
+        why = provider.why_not(key) or ""
+        if candidate.verdict is None:
+            yield Reason("unchecked", why, name, for_seconds)
+        elif candidate.verdict is Verdict.FAILING and not candidate.registered:
+            yield Reason("check-failing", candidate.detail or why, name, for_seconds)
+        elif isinstance(provider.failing.get(key), OwnedByAnotherError):
+            yield Reason("key-refused", why, name)
+        else:
+            yield Reason("not-written", why, name)
+
+
+def _of_backend(status: DaemonStatus, backend: Backend) -> Iterator[Reason]:
+    if backend.state is State.DRAINING:
+        why = _why_draining(status.providers, backend.key)
+        yield Reason("draining", f"it gets no new work{why and ': '}{why}")
+    elif backend.weight == 0:
+        yield Reason("weight-zero", "its weight is 0: it gets no new work")
+    if (problem := status.unresolved.get((backend.service, backend.id))) is not None:
+        yield Reason("unresolvable", problem)
+
+
+def _why_draining(providers: Iterable[RunningProviderStatus], key: str) -> str:
+    """Return what the checks of this machine say, if it is they that have the backend drain."""
+    for provider in providers:
+        candidate = provider.runner.candidates.get(key)
+        if candidate is not None and candidate.verdict not in (None, Verdict.PASSING):
+            return candidate.detail
+    return ""
+
+
+def _of_consumer(view: View, backend: Backend, changes: Sequence[Change]) -> tuple[list[Reason], Live | None]:
+    """Return what keeps a consumer from using the backend, and the consumer's side; None if filtered."""
+    status = view.status
+    if (filtered := _filtered(view.filter, backend)) is not None:
+        return [Reason("filtered", filtered, status.name)], None
+    rendered = view.rendered.get(backend.key)
+    there = _backend_at(view.applied, backend.key)
+    live = there == backend
+    since = _live_since(backend.key, changes, view.applies) if live else None
+    reasons = []
+    now = time.monotonic()
+    if not live:
+        behind = None if status.behind_since is None else now - status.behind_since
+        form = "an earlier form serves" if there is not None else "it is not applied yet"
+        if status.problem is not None:
+            reasons.append(Reason("apply-failing", f"{form}: {status.problem}", status.name, behind))
+        else:
+            reasons.append(Reason("behind", f"{form}: the consumer is {status.phase.value}", status.name, behind))
+    elif rendered is not None and not rendered:
+        return [Reason("filtered", "its configuration has no place for it", status.name)], None
+    if (down := status.health.down.get(backend.key)) is not None:
+        reasons.append(Reason("down", down, status.name))
+    seconds = None if since is None else now - since
+    lines = None if rendered is None else tuple(rendered)
+    return reasons, Live(status.name, live, there is not None and not live, status.applied_revision, seconds, lines)
+
+
+def _gone(view: View, key: str) -> Live:
+    return Live(view.status.name, False, True, view.status.applied_revision, None, None)
+
+
+def _filtered(wanted: Filter | None, backend: Backend) -> str | None:
+    if wanted is None:
+        return None
+    if not matches(backend.service, wanted.services):
+        return f"its filter selects the services {', '.join(wanted.services)}"
+    if not has_labels(backend.labels, wanted.labels):
+        asked = ", ".join(f"{name}={'|'.join(values)}" for name, values in wanted.labels.items())
+        return f"its filter selects backends with the labels {asked}"
+    return None
+
+
+def _live_since(key: str, changes: Sequence[Change], applies: Sequence[Applied]) -> float | None:
+    """Return when the last change of the record was applied; None if no entry of the history tells."""
+    service = key.partition("/")[0]
+    for change in reversed(changes):
+        named = any(each.key == key and each.mark in "+~" for each in change.named)
+        if named or change.listing:
+            took = delay(change, applies)
+            return None if took is None else took.by.ended
+        if change.size > len(change.named) and change.concerns(service):
+            return None  # it may be among those that are not named
+    return None
+
+
+def _backend_at(snapshot: Snapshot | None, key: str) -> Backend | None:
+    name, _, id_ = key.partition("/")
+    service = snapshot.services.get(name) if snapshot is not None else None
+    return service.get(id_) if service is not None else None
+
+
+def _is_known(status: DaemonStatus, backend: Backend) -> bool:
+    return bool(status.addresses.get((backend.host, backend.port)))
+
+
+def _absent(status: DaemonStatus, key: str) -> str:
+    if status.snapshot is None:
+        return "the registry is not known yet" if status.followed else "this daemon follows no registry"
+    more = status.snapshot.more_rejected
+    unknown = f"; of {more} rejected records the reasons are not kept" if more else ""
+    return f"the registry has no record {key} at revision {status.snapshot.revision}{unknown}"
