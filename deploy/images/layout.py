@@ -30,6 +30,8 @@ _ENVIRONMENT = Path("opt/discovery")
 _BUNDLE = Path("etc/ssl/certs/ca-certificates.crt")
 _UNUSED = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data", "__pycache__"}
 """Directories of the standard library: tests, graphics, installers."""
+_INSTALLED = {"site-packages", "dist-packages"}
+"""Directories beside the standard library, in a Python that is not Debian's: whatever this machine has installed."""
 _UNUSED_MODULES = re.compile(r"(_test|xx|_xx|_tkinter|_curses|_dbm|_gdbm|nis|ossaudiodev|readline|_ctypes_test)")
 """Extension modules whose libraries would be the only users of these: terminals, databases, NIS, sound."""
 _NEVER_LOADED = ("rich", "pygments", "markdown_it", "markdown_it_py", "mdurl")
@@ -69,14 +71,20 @@ def _python(root: Path) -> None:
     _copy_programs(root, [interpreter])
     _link(root / "usr/bin/python3", interpreter)
     library = Path(sysconfig.get_path("stdlib"))
+    copy_library(library, root / library.relative_to("/"))
+
+
+def copy_library(library: Path, target: Path) -> None:
+    """Copy a standard library, without what no image uses and without the packages that are installed beside it."""
 
     def unused(directory: str, names: list[str]) -> set[str]:
         if Path(directory).name == "lib-dynload":
             return {name for name in names if _UNUSED_MODULES.match(name)}
-        return {name for name in names if name in _UNUSED or name.startswith("config-") or name == "EXTERNALLY-MANAGED"}
+        left_out = _UNUSED | _INSTALLED | {"EXTERNALLY-MANAGED"}
+        return {name for name in names if name in left_out or name.startswith("config-")}
 
     # Debian's directory has links to files outside of it.
-    shutil.copytree(library, root / library.relative_to("/"), ignore=unused)
+    shutil.copytree(library, target, ignore=unused)
 
 
 def _environment(root: Path) -> None:

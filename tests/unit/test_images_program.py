@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BUILD = Path(__file__).parents[2] / "deploy/images/build.py"
 
 
@@ -15,3 +17,19 @@ def test_a_missing_engine_is_told_before_anything_is_laid_out(tmp_path: Path) ->
     (line,) = done.stderr.splitlines()
     assert line.startswith("no-such-engine not found: install docker.io or podman, and name the one that is there")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_has_no_package_that_is_installed_beside_the_standard_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a Python that pyenv has built, whose packages are the user's own."""
+    monkeypatch.syspath_prepend(str(BUILD.parent))
+    import layout
+
+    library = tmp_path / "python3"
+    for name in ("json/decoder.py", "site-packages/private/secret.py", "dist-packages/mine.py", "test/support.py"):
+        (library / name).parent.mkdir(parents=True)
+        (library / name).touch()
+    layout.copy_library(library, tmp_path / "image")
+    copied = [path.relative_to(tmp_path / "image") for path in (tmp_path / "image").rglob("*") if path.is_file()]
+    assert copied == [Path("json/decoder.py")]
