@@ -92,6 +92,13 @@ def _require(engine: str) -> None:
     if shutil.which(engine) is None:
         way_out = "install docker.io or podman, and name the one that is there: make images ENGINE=podman"
         raise layout.MissingError(f"{engine} not found: {way_out}")
+    # Docker's client exits with 1 if no daemon answers. Podman has none, and answers itself.
+    asked = subprocess.run(
+        [engine, "version"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    if asked.returncode:
+        way_out = f"start {engine}, name its socket in DOCKER_HOST, or name another engine: make images ENGINE=podman"
+        raise layout.MissingError(f"{asked.stderr.strip()}\n{engine} does not answer: {way_out}")
 
 
 def _stages() -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from discovery.testing import require_program
+
 BUILD = Path(__file__).parents[2] / "deploy/images/build.py"
 
 
@@ -16,6 +18,19 @@ def test_a_missing_engine_is_told_before_anything_is_laid_out(tmp_path: Path) ->
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("no-such-engine not found: install docker.io or podman, and name the one that is there")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_that_does_not_answer_is_told_before_anything_is_laid_out(tmp_path: Path) -> None:
+    docker = require_program("docker", wheel=False)
+    nowhere = tmp_path / "docker.sock"
+    command = [sys.executable, BUILD, "build", "--engine", docker]
+    environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path), "DOCKER_HOST": f"unix://{nowhere}"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    reason, line = done.stderr.splitlines()
+    assert str(nowhere) in reason
+    assert line.startswith(f"{docker} does not answer: start ")
     assert list(tmp_path.iterdir()) == []
 
 
