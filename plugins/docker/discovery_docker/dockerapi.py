@@ -1,4 +1,4 @@
-"""Requests to a Docker engine off the event loop, with timeouts, and with errors that name a remedy."""
+"""Requests to a Docker engine by the SDK: off the event loop, with timeouts, with errors that name a remedy."""
 
 import asyncio
 import grp
@@ -13,18 +13,25 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
-from discovery_docker.client import AnswerError, ApiError, Client, EventStream
+import docker
+from docker.constants import MINIMUM_DOCKER_API_VERSION
+from docker.errors import APIError, DockerException
+from docker.tls import TLSConfig
+from docker.utils import version_lt
+
 from discovery_docker.sockets import EngineError
 
 CALL_TIMEOUT = 10.0
 """Seconds within which a working engine answers a request, also on a busy machine."""
-_LEAST_VERSION = "1.24"
-"""The oldest version of the API that has what is asked for, of Docker 1.12: later engines may refuse older versions."""
+
+_SDK_MARGIN = 1.0
+"""Seconds by which the SDK's own timeout is longer, so that `call` reports the timeout."""
+_CONNECTION_POOLS = 64
+"""Pools of the SDK, one for each URL: more than requests at a time, since the SDK closes the oldest pool."""
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}", re.ASCII)
 """The version of an API, as an engine tells it in the header Api-Version."""
 _LONGEST_ANSWER = 200
@@ -78,7 +85,7 @@ async def call(timeout: float, function: Callable[P, T], *args: P.args, **kwargs
 class Connection(NamedTuple):
     """A client of an engine; the time on the engine's clock, in whole seconds since the epoch; True for Podman."""
 
-    client: Client
+    client: docker.APIClient
     time: int
     is_podman: bool
 
@@ -88,26 +95,26 @@ def connect(url: str) -> Connection:
 
     The first request is a ping, which Podman answers in 0.02 s where `/version` takes seconds on a busy machine.
     """
-    tls = _tls(url)
-    answer = Client(url, _LEAST_VERSION, CALL_TIMEOUT, tls).ask("/_ping")
-    if answer.status != HTTPStatus.OK:
-        raise EngineError(_refusal(url, answer.status, answer.text))
+    with _client(url, MINIMUM_DOCKER_API_VERSION) as client:
+        answer = client.get(f"{client.base_url}/_ping", timeout=CALL_TIMEOUT)
+    if not answer.ok:
+        raise EngineError(_refusal(url, answer.status_code, answer.text))
     version = answer.headers.get("Api-Version", "")
     if not _VERSION.fullmatch(version):
         raise EngineError(f"the server at {url} is not a Docker engine")
-    if _number(version) < _number(_LEAST_VERSION):
+    if version_lt(version, MINIMUM_DOCKER_API_VERSION):
         raise EngineError(
             f"the Docker engine at {url} is too old: its API has version {version}, and version "
-            f"{_LEAST_VERSION} or later is required"
+            f"{MINIMUM_DOCKER_API_VERSION} or later is required"
         )
     try:
         now = int(parsedate_to_datetime(answer.headers["Date"]).timestamp())
     except (LookupError, ValueError, TypeError):
         now = int(time.time())
-    return Connection(Client(url, version, CALL_TIMEOUT, tls), now, is_podman="Libpod-Api-Version" in answer.headers)
+    return Connection(_client(url, version), now, is_podman="Libpod-Api-Version" in answer.headers)
 
 
-def identity(client: Client) -> EngineInfo:
+def identity(client: docker.APIClient) -> EngineInfo:
     """Return the engine's own id and the host name of its machine; empty if the engine refuses to tell. Blocks.
 
     The id is empty, too, if it is another at every request, as that of Podman is.
@@ -115,7 +122,7 @@ def identity(client: Client) -> EngineInfo:
     try:
         one, other = (client.info() for _ in range(2))
         lasts, name = one.get("ID") == other.get("ID"), other.get("Name")
-    except (ApiError, AnswerError, AttributeError):  # also what is no object of JSON
+    except (APIError, ValueError, AttributeError):  # also what is no object of JSON
         return UNKNOWN
     return EngineInfo(str(other.get("ID") or "") if lasts else "", str(name or ""))
 
@@ -142,8 +149,8 @@ def explain(url: str, error: BaseException) -> EngineError:
         return EngineError(f"the Docker engine at {url} is not responding")
     if failure := caused_by(socket.gaierror):
         return EngineError(f"there is no Docker engine at {url}: the host name cannot be resolved ({failure.args[-1]})")
-    if isinstance(error, ApiError):
-        return EngineError(_refusal(url, error.status, error.explanation))
+    if isinstance(error, APIError):
+        return EngineError(_refusal(url, error.status_code, error.explanation))
     if failure := caused_by(ConnectionError):
         return EngineError(f"the Docker engine at {url} has closed the connection")
     return EngineError(f"the Docker engine at {url} cannot be used: {' '.join(str(error).split())}")
@@ -158,7 +165,7 @@ class Events:
 
     def __init__(
         self,
-        client: Client,
+        client: docker.APIClient,
         since: int,
         filters: Mapping[str, list[str]],
         handle: Callable[[Mapping[str, Any]], None],
@@ -169,7 +176,7 @@ class Events:
         self._since = since
         self._handle = handle
         self._loop = asyncio.get_running_loop()
-        self._stream: EventStream | None = None
+        self._stream: Any = None
         self._closed = False
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -179,19 +186,22 @@ class Events:
         """Close the stream, even if the engine hangs."""
         self._closed = True
         if self._stream is not None:
-            self._stream.close()
+            with suppress(AttributeError, OSError, ValueError, DockerException):  # from a closed stream
+                self._stream.close()
 
     def _run(self) -> None:
         error: Exception = ConnectionError("the stream of events has ended")
         try:
-            self._stream = self._client.events(self._since, self._filters)
+            self._stream = self._client.events(since=str(self._since), filters=self._filters, decode=True)
             if self._closed:  # close() was called before there was a stream
-                self._stream.close()
+                self.close()
             self._post(self._resolve, self.opened, None)
             for event in self._stream:
                 self._post(self._handle, event)
-        except (OSError, ApiError) as raised:
+        except (OSError, DockerException) as raised:
             error = raised
+        except Exception:  # noqa: BLE001, S110 - the SDK raises internal errors when the connection is lost
+            pass
         self._post(self._resolve, self.opened, error)
         self._post(self._resolve, self.ended, error)
 
@@ -210,17 +220,25 @@ class Events:
             future.exception()  # retrieved, so that asyncio does not log a future that nobody awaits
 
 
-def _tls(url: str) -> ssl.SSLContext | None:
-    """Return the TLS settings of the environment, as the docker command reads them; certificates alone turn TLS on.
+def _client(url: str, version: str) -> docker.APIClient:
+    try:
+        timeout = CALL_TIMEOUT + _SDK_MARGIN
+        client = docker.APIClient(url, version=version, timeout=timeout, tls=_tls(url), num_pools=_CONNECTION_POOLS)
+    except DockerException as error:
+        raise EngineError(f"{url} is not a usable Docker engine: {' '.join(str(error).split())}") from None
+    # Otherwise the environment's CA bundle replaces the configured one, and a proxy of the environment is used.
+    client.trust_env = False
+    return client
 
-    Raises EngineError for files that are missing or cannot be used.
-    """
+
+def _tls(url: str) -> TLSConfig | bool:
+    """Return the TLS settings of the environment, as the docker command reads them; certificates alone turn TLS on."""
     verify, unverified, directory = (
         os.environ.get(f"DOCKER_{name}", "") for name in ("TLS_VERIFY", "TLS", "CERT_PATH")
     )
     parts = urlsplit(url)
     if parts.scheme == "unix" or not (verify or unverified or directory or parts.scheme == "https"):
-        return None
+        return False
     certificates = Path(directory) if directory else Path.home() / ".docker"
     ca, certificate, key = (certificates / name for name in ("ca.pem", "cert.pem", "key.pem"))
     checked = bool(verify) or not unverified
@@ -228,24 +246,11 @@ def _tls(url: str) -> ssl.SSLContext | None:
     if (checked and not ca.is_file()) or len(missing) == 1:
         required = missing[0] if len(missing) == 1 else ca
         raise EngineError(f"no TLS with the Docker engine at {url}: there is no {required}; see DOCKER_CERT_PATH")
-    try:
-        context = ssl.create_default_context(cafile=str(ca) if checked else None)
-        if not checked:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if not missing:
-            context.load_cert_chain(certificate, key)
-    except OSError as error:  # also what is no certificate, or no key for it
-        why = getattr(error, "reason", None) or error.strerror or error
-        raise EngineError(
-            f"no TLS with the Docker engine at {url}: the files in {certificates} cannot be used ({why}); see"
-            " DOCKER_CERT_PATH"
-        ) from None
-    return context
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
+    return TLSConfig(
+        client_cert=None if missing else (str(certificate), str(key)),
+        ca_cert=str(ca) if checked else None,
+        verify=checked,
+    )
 
 
 def _refusal(url: str, status: int | None, text: object) -> str:
@@ -256,7 +261,7 @@ def _refusal(url: str, status: int | None, text: object) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error and its causes, however they are wrapped."""
+    """Yield the error and its causes, however requests and urllib3 have wrapped them."""
     pending, seen = [error], set[int]()
     while pending:
         each = pending.pop()

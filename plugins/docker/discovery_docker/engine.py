@@ -10,11 +10,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import docker
+from docker.errors import APIError, DockerException, NotFound
 from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import cancel_and_wait, delays, wait_for_event
 from discovery_docker import events
-from discovery_docker.client import ApiError, Client, NotFoundError
 from discovery_docker.container import Container, parse, parse_image_names
 from discovery_docker.dockerapi import Events, call, connect, explain, identity
 from discovery_docker.patience import PATIENCE, Patience
@@ -161,7 +162,7 @@ class _Session:
         """Keep the table up to date until the connection is lost. Raises EngineError."""
         try:
             await self._run()
-        except* (OSError, ApiError, EngineError) as group:
+        except* (OSError, DockerException, EngineError) as group:
             lost = explain(self._url, _first_leaf(group))
         raise lost
 
@@ -184,6 +185,7 @@ class _Session:
                     tasks.create_task(self._inspect_queued())
         finally:
             stream.close()
+            self._client.close()
 
     async def _await_end(self, stream: Events) -> None:
         await stream.ended
@@ -251,9 +253,9 @@ class _Session:
             container = await call(
                 self._patience.answer, _inspect_container, self._client, self._podman, self._services, id_
             )
-        except (ApiError, TimeoutError) as error:
+        except (APIError, TimeoutError) as error:
             reason = str(explain(self._url, error))
-            if isinstance(error, ApiError) and error.is_client_error:
+            if isinstance(error, APIError) and error.is_client_error():
                 raise EngineError(reason) from None  # the engine would refuse every other inspection, too
             await self._ping()
             if id_ not in self._unreadable:
@@ -293,10 +295,12 @@ class _Session:
             self._queue.put_nowait(id_)
 
 
-def _inspect_container(client: Client, podman: Podman | None, services: Services, id_: str) -> Container | None:
+def _inspect_container(
+    client: docker.APIClient, podman: Podman | None, services: Services, id_: str
+) -> Container | None:
     try:
         container = parse(client.inspect_container(id_))
-    except NotFoundError:
+    except NotFound:
         return None
     if podman is not None and container.running:
         container = podman.complete(container)
@@ -306,9 +310,9 @@ def _inspect_container(client: Client, podman: Podman | None, services: Services
         return container
     try:
         return replace(container, image_names=parse_image_names(client.inspect_image(container.image_id)))
-    except ApiError as error:
+    except APIError as error:
         # An engine may refuse to tell, as one behind a proxy of its API does: the image then has no names.
-        if not error.is_client_error:
+        if not error.is_client_error():
             raise
         return container
 

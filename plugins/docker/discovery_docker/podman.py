@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from http import HTTPStatus
 
-from discovery_docker.client import AnswerError, ApiError, Client
+import docker
+from docker.errors import APIError
+
 from discovery_docker.container import Container, Port, parse_image_exposed
 from discovery_docker.dockerapi import CALL_TIMEOUT
 
@@ -21,7 +24,7 @@ class Podman:
     engine is no fact, and is raised. The methods block; several threads may call them.
     """
 
-    def __init__(self, client: Client, timeout: float = CALL_TIMEOUT) -> None:
+    def __init__(self, client: docker.APIClient, timeout: float = CALL_TIMEOUT) -> None:
         """Keep the client, and the seconds for an answer of Podman's own API; no I/O."""
         self._client = client
         self._timeout = timeout
@@ -29,7 +32,7 @@ class Podman:
         self._exposed = lru_cache(_MOST_REMEMBERED)(self._ask_exposed)
 
     def complete(self, container: Container) -> Container:
-        """Return the container with what is known of its pod. Raises ApiError and OSError.
+        """Return the container with what is known of its pod. Raises APIError and OSError.
 
         A container in another's network, as in a pod, has no declared ports there: those of its image stand in.
         """
@@ -38,20 +41,20 @@ class Podman:
         return replace(container, is_infra=self._is_infra(container.id))
 
     def _ask_infra(self, id_: str) -> bool:
-        document = None
+        url = f"{self._client.base_url}/{_API}/libpod/containers/{id_}/json"
+        answer = self._client.get(url, timeout=self._timeout)
+        if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise APIError(f"{answer.status_code} from {url}", answer, answer.text)
         try:
-            document = self._client.get(f"/{_API}/libpod/containers/{id_}/json", self._timeout)
-        except ApiError as error:
-            if not error.is_client_error:
-                raise
-        except AnswerError:
-            pass
+            document = answer.json() if answer.ok else None
+        except ValueError:
+            document = None
         return isinstance(document, Mapping) and document.get("IsInfra") is True
 
     def _ask_exposed(self, image_id: str) -> tuple[Port, ...]:
         try:
             return parse_image_exposed(self._client.inspect_image(image_id))
-        except ApiError as error:
-            if not error.is_client_error:
+        except APIError as error:
+            if not error.is_client_error():
                 raise
             return ()

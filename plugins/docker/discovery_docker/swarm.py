@@ -9,7 +9,9 @@ from dataclasses import replace
 from http import HTTPStatus
 from types import MappingProxyType
 
-from discovery_docker.client import ApiError, Client, NotFoundError
+import docker
+from docker.errors import APIError, NotFound
+
 from discovery_docker.container import Container
 
 SERVICE = "com.docker.swarm.service.id"
@@ -34,7 +36,7 @@ class Services:
     methods do not block.
     """
 
-    def __init__(self, known: dict[str, Mapping[str, str]], client: Client) -> None:
+    def __init__(self, known: dict[str, Mapping[str, str]], client: docker.APIClient) -> None:
         """Keep the arguments; no I/O. `known` outlives the connection to the engine."""
         self._known = known
         self._client = client
@@ -44,7 +46,7 @@ class Services:
         """Why services cannot be read, in the engine's words; None if they can be read, or nobody has asked."""
 
     def complete(self, container: Container) -> Container:
-        """Return the container with the labels of its service, if it has one. Raises ApiError and OSError."""
+        """Return the container with the labels of its service, if it has one. Raises APIError and OSError."""
         id_ = container.labels.get(SERVICE)
         return container if id_ is None else with_labels(container, self._labels(id_))
 
@@ -73,21 +75,21 @@ class Services:
     def _read(self, id_: str) -> None:
         try:
             self._known[id_] = _labels_of(self._client.inspect_service(id_))
-        except NotFoundError:  # removed: its containers stop
+        except NotFound:  # removed: its containers stop
             pass
-        except ApiError as error:
+        except APIError as error:
             if _is_refusal(error):
-                self.refusal = " ".join((error.explanation or str(error.status)).split())[:_LONGEST_REFUSAL]
-            elif error.is_client_error or id_ not in self._known:
+                self.refusal = " ".join(str(error.explanation or error.status_code).split())[:_LONGEST_REFUSAL]
+            elif error.is_client_error() or id_ not in self._known:
                 raise
             else:
                 self._fresh.discard(id_)
 
 
-def _is_refusal(error: ApiError) -> bool:
+def _is_refusal(error: APIError) -> bool:
     """Return True if the engine will not tell of any service, in contrast to a failure that passes."""
-    is_no_manager = error.status == HTTPStatus.SERVICE_UNAVAILABLE and _NO_MANAGER in error.explanation
-    return is_no_manager or error.status in _REFUSALS
+    is_no_manager = error.status_code == HTTPStatus.SERVICE_UNAVAILABLE and _NO_MANAGER in str(error.explanation)
+    return is_no_manager or error.status_code in _REFUSALS
 
 
 def _labels_of(document: object) -> Mapping[str, str]:

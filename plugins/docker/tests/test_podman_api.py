@@ -1,10 +1,10 @@
 """What Podman's own API adds to a container, by recorded answers: also where Podman fails for a moment."""
 
 import pytest
+from docker.errors import APIError
 from engine_api import Api, served
 
 from discovery.testing import within
-from discovery_docker.client import ApiError
 from discovery_docker.container import Container
 from discovery_docker.engine import _inspect_container
 from discovery_docker.podman import Podman
@@ -26,9 +26,9 @@ def test_a_failure_is_no_fact_and_the_fact_is_asked_for_once(
     api.answers[id_] = (status, {"message": "database is locked"})
     with served(api) as client:
         podman = Podman(client)
-        with pytest.raises(ApiError) as raised:
+        with pytest.raises(APIError) as raised:
             podman.complete(container)
-        assert not raised.value.is_client_error
+        assert not raised.value.is_client_error()
         assert "database is locked" in str(raised.value.explanation)
         api.answers[id_] = answer
         for _ in range(2):
@@ -67,7 +67,7 @@ def test_a_failure_to_tell_the_names_of_an_image_fails_the_inspection() -> None:
     api.answers = {ID: (200, document), IMAGE: (500, {"message": "layer does not exist"})}
     with served(api) as client:
         services = Services({}, client)
-        with pytest.raises(ApiError):
+        with pytest.raises(APIError):
             _inspect_container(client, None, services, ID)
         api.answers[IMAGE] = (403, {"message": "no"})
         found = _inspect_container(client, None, services, ID)

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from docker.errors import APIError
 from engine_api import Api, served
 
 from discovery.addresses import MachineFacts
 from discovery_docker.candidates import Findings, find_candidates
-from discovery_docker.client import ApiError
 from discovery_docker.config import DockerConfig
 from discovery_docker.container import Addresses, Container
 from discovery_docker.machine import Machine
@@ -92,7 +92,7 @@ def test_a_swarm_without_a_leader_fails_inspections_only_of_services_that_nobody
     with served(api) as client:
         services = Services({}, client)
         for _ in range(2):
-            with pytest.raises(ApiError):
+            with pytest.raises(APIError):
                 services.complete(task())
         assert services.refusal is None
         has(api, zone="a")
@@ -133,7 +133,7 @@ def test_another_error_fails_the_inspection() -> None:
     api.answers[SHOP] = (500, {"message": "rpc error"})
     with served(api) as client:
         services = Services({}, client)
-        with pytest.raises(ApiError):
+        with pytest.raises(APIError):
             services.complete(task())
         has(api, zone="a")
         assert services.complete(task()).labels["zone"] == "a"

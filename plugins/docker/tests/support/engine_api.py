@@ -3,10 +3,10 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from discovery_docker.client import Client
+import docker
 
 
 class Api:
@@ -27,7 +27,7 @@ class Api:
 
 
 @contextmanager
-def served(api: Api, timeout: float = 60.0) -> Iterator[Client]:
+def served(api: Api, timeout: float = 60.0) -> Iterator[docker.APIClient]:
     """Serve the answers, and yield a client that waits `timeout` seconds for an answer."""
     ended = threading.Event()
 
@@ -51,8 +51,9 @@ def served(api: Api, timeout: float = 60.0) -> Iterator[Client]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"tcp://127.0.0.1:{server.server_port}"
-        try:
-            yield Client(url, "1.41", timeout)
-        finally:
-            ended.set()
-            server.shutdown()
+        with closing(docker.APIClient(url, version="1.41", timeout=timeout)) as client:
+            try:
+                yield client
+            finally:
+                ended.set()
+                server.shutdown()
