@@ -6,7 +6,7 @@ The watch of a plugin may raise, end, go back or yield anything. What follows th
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -20,14 +20,16 @@ LASTING = 60.0
 
 
 async def contained_events(
-    registry: Registry, report: Callable[[BaseException], None] = lambda _: None
+    registry: Registry,
+    report: Callable[[BaseException], None] = lambda _: None,
+    retries: Callable[[], Iterator[float]] = delays,
 ) -> AsyncGenerator[RegistryEvent, None]:
     """Yield the events of `registry` forever, as the protocol has them; close the generator to stop.
 
-    After each fault of the watch there is a Stale with the reason, and after a delay that grows another watch. `report`
-    is called with the exception.
+    After each fault of the watch there is a Stale with the reason, and after a delay another watch. `report` is called
+    with the exception. `retries` returns the delays in seconds, which begin anew once a watch has worked.
     """
-    waits = delays()
+    waits = retries()
     while True:
         begun = time.monotonic()
         try:
@@ -43,7 +45,7 @@ async def contained_events(
         report(fault)
         yield Stale(f"the watch of the registry failed: {describe(fault)}")
         if time.monotonic() - begun > LASTING:
-            waits = delays()
+            waits = retries()
         await asyncio.sleep(next(waits))
 
 

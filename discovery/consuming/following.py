@@ -2,28 +2,43 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.events import contained_events
 from discovery.consuming.holding import Held, LeaseChanges, RememberedHolds, RemovalHolds
-from discovery.consuming.lastgood import LastGood, Remembered
+from discovery.consuming.lastgood import PACE, LastGood, Pace, Remembered
 from discovery.consuming.watcher import Observation, SnapshotBuilder
 from discovery.errors import DiscoveryError, describe
 from discovery.model import Rejected, Snapshot
 from discovery.registry import Registry, RegistryEvent, RegistryURL
 from discovery.system.asyncio_tools import cancel_and_wait
+from discovery.system.backoff import delays
 from discovery.system.frequency import Budget, Failures
 
-REMEMBER_AFTER = 3.0
-"""Seconds without a snapshot from the registry after which the one on disk is served: a registry answers within one."""
-SILENT_AFTER = 10.0
-"""Seconds without any event of the registry after which that is a fault: a registry reports its own faults earlier."""
 CANCEL_DEADLINE = 5.0
 """Seconds that following has to end. A registry of a plugin may hang, and is then left to itself."""
+
+
+class Timing(NamedTuple):
+    """Times in seconds."""
+
+    remember_after: float = 3.0
+    """Without a snapshot from the registry until the one on disk is served: a registry answers within one second."""
+    silent_after: float = 10.0
+    """Without any event of the registry until that is a fault: a registry reports its own faults earlier."""
+    retries: Callable[[], Iterator[float]] = delays
+    """Before each further watch after a fault."""
+    pace: Pace = PACE
+    """Of the writes of the snapshot."""
+
+
+TIMING = Timing()
+"""The times unless a test gives others."""
 
 
 class RegistryFeed:
@@ -34,10 +49,15 @@ class RegistryFeed:
     """
 
     def __init__(
-        self, log: FilteringBoundLogger, publish: Callable[[Snapshot], None], ended: Callable[[], None]
+        self,
+        log: FilteringBoundLogger,
+        publish: Callable[[Snapshot], None],
+        ended: Callable[[], None],
+        timing: Timing = TIMING,
     ) -> None:
         """Begin without a snapshot, which differs from an empty snapshot."""
         self._log = log
+        self._timing = timing
         self._publish = publish
         self._ended = ended
         self._rejections, self._sums, self._untold = Budget(10, 6.0), Budget(1, 60.0), 0
@@ -83,7 +103,7 @@ class RegistryFeed:
             return
         await self._cancel()
         self._registry, self._state_dir = registry, state_dir
-        last_good = LastGood(state_dir, url, self._log, self._memory, self._lease_changes)
+        last_good = LastGood(state_dir, url, self._log, self._memory, self._lease_changes, self._timing.pace)
         self._task = asyncio.create_task(self._follow(registry, last_good))
 
     async def stop(self) -> None:
@@ -113,7 +133,8 @@ class RegistryFeed:
         writing = asyncio.create_task(last_good.run())
         remembering = asyncio.create_task(self._serve_remembered_when_late())
         try:
-            async with aclosing(contained_events(registry, self._report_fault)) as events:
+            retries = self._timing.retries
+            async with aclosing(contained_events(registry, self._report_fault, retries)) as events:
                 async for event in events:
                     self.arrived = time.monotonic()
                     self._answered = True
@@ -260,12 +281,13 @@ class RegistryFeed:
 
     async def _serve_remembered_when_late(self) -> None:
         """Serve the snapshot on disk, and later report the fault, if the registry neither answers nor fails."""
-        await asyncio.sleep(REMEMBER_AFTER)
+        remember_after, silent_after = self._timing.remember_after, self._timing.silent_after
+        await asyncio.sleep(remember_after)
         if self.snapshot is None:
             self._serve_remembered()
-        await asyncio.sleep(SILENT_AFTER - REMEMBER_AFTER)
+        await asyncio.sleep(silent_after - remember_after)
         if not self._answered:
-            self._observe(Observation(self.snapshot, stale=f"the registry has told nothing for {SILENT_AFTER:g} s"))
+            self._observe(Observation(self.snapshot, stale=f"the registry has told nothing for {silent_after:g} s"))
 
     def _serve_remembered(self) -> None:
         remembered = self._remembered

@@ -31,25 +31,38 @@ from discovery.registry import History, RegistryURL
 from discovery.system.asyncio_tools import wait_for_event
 from discovery.system.files import write_atomically
 
-DEBOUNCE = 0.1
-"""Seconds after a change in which others are awaited, to be written with it."""
-REST = 1.0
-"""Seconds between two writes, at least."""
-CONFIRM_EVERY = 15.0
-"""Seconds between two writes of an unchanged snapshot. The file's age after a restart is wrong by this time at most."""
-WRITING_SHARE = 0.05
-"""The largest share of the time that is spent on writing: a large snapshot that changes all the time rests the disk."""
-APPENDED_FROM = 256 * 1024
-"""Bytes of a snapshot, some 1,500 backends, from which changes are appended: a smaller one is written as quickly."""
 AT_ONCE = 100
 """Backends, leases or holds whose text is made between two pauses, in less than a millisecond."""
-GIVE_WAY = 0.0001
-"""Seconds of a pause, in which another thread gets the interpreter at once. Without pauses the first write of a large
-snapshot takes every second 5 ms from the consumers, which apply the same snapshot."""
-CHANGES_SHARE = 0.5
-"""The largest size of the file of changes in proportion to the snapshot: a daemon that starts reads both files."""
 
 T = TypeVar("T")
+
+
+class Pace(NamedTuple):
+    """How often and how much is written: times in seconds, sizes in bytes, and shares."""
+
+    debounce: float = 0.1
+    """After a change in which others are awaited, to be written with it."""
+    rest: float = 1.0
+    """Between two writes, at least."""
+    confirm_every: float = 15.0
+    """Between two writes of an unchanged snapshot. The file's age after a restart is wrong by this time at most."""
+    writing_share: float = 0.05
+    """The largest share of the time that is spent on writing: a large snapshot that changes all the time rests the
+    disk."""
+    give_way: float = 0.0001
+    """Of a pause, in which another thread gets the interpreter at once.
+
+    Without pauses the first write of a large snapshot takes every second 5 ms from the consumers, which apply the same
+    snapshot.
+    """
+    appended_from: int = 256 * 1024
+    """Size of a snapshot, some 1,500 backends, from which changes are appended: a smaller one is written as quickly."""
+    changes_share: float = 0.5
+    """The largest size of the file of changes in proportion to the snapshot: a daemon that starts reads both files."""
+
+
+PACE = Pace()
+"""The pace unless a test gives another."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,7 @@ class LastGood:
         log: FilteringBoundLogger,
         memory: Callable[[], RememberedHolds] = RememberedHolds,
         lease_changes: Callable[[], LeaseChanges | None] = lambda: None,
+        pace: Pace = PACE,
     ) -> None:
         """Name the file after the registry, so that each registry has a file of its own.
 
@@ -92,6 +106,7 @@ class LastGood:
         """
         self.path = state_file(state_dir, "snapshot", registry)
         self._log = log
+        self._pace = pace
         self._memory = memory
         self._lease_changes = lease_changes
         self._changes = ChangeLog(self.path)
@@ -106,7 +121,7 @@ class LastGood:
         self._loop: asyncio.AbstractEventLoop | None = None  # of `run`
         self._timer: asyncio.TimerHandle | None = None
         self._ending = threading.Event()
-        self._documents = _Documents(lambda: self._ending.wait(GIVE_WAY))
+        self._documents = _Documents(lambda: self._ending.wait(pace.give_way))
         self._waited = 0.0
         self._writing = threading.Lock()  # the last write, at the end, may meet one that is under way
 
@@ -131,13 +146,13 @@ class LastGood:
 
     async def run(self) -> None:
         """Write what changed, and mark what did not as still true, until cancelled; then write it whole."""
-        self._loop = asyncio.get_running_loop()
+        pace, self._loop = self._pace, asyncio.get_running_loop()
         try:
             while True:
-                await wait_for_event(self._changed, CONFIRM_EVERY)
+                await wait_for_event(self._changed, pace.confirm_every)
                 self._changed.clear()
                 seconds = await asyncio.to_thread(self._write, self._now())
-                await asyncio.sleep(max(min(REST, CONFIRM_EVERY), seconds / WRITING_SHARE))
+                await asyncio.sleep(max(min(pace.rest, pace.confirm_every), seconds / pace.writing_share))
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -166,7 +181,7 @@ class LastGood:
         if self._loop is None:
             self._changed.set()
         elif self._timer is None:
-            self._timer = self._loop.call_later(DEBOUNCE, self._wake)
+            self._timer = self._loop.call_later(self._pace.debounce, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
@@ -182,8 +197,9 @@ class LastGood:
     def _now(self) -> "_Moment | None":
         """The state to write, at this moment. Called on the loop, as all that changes the state."""
         changes, written, latest = self._lease_changes(), self._written, self._latest
-        is_small = self._size < APPENDED_FROM or self._changes.size > CHANGES_SHARE * self._size
-        if changes is None or latest is None or written is None or written is not self._newest or is_small:
+        is_small = self._size < self._pace.appended_from
+        is_long = self._changes.size > self._pace.changes_share * self._size
+        if changes is None or latest is None or written is None or written is not self._newest or is_small or is_long:
             return self._whole()
         moment = written._replace(snapshot=latest, doubted=changes.doubted, true_at=self._known_true_at(), entry=None)
         if latest is not written.snapshot or changes.leases or changes.doubted != written.doubted:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from discovery.errors import (
     ConfigError,
@@ -32,11 +32,6 @@ from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled, 
 
 MAKE_SECONDS = 2.0
 """Seconds that opening waits for the factory, which does no I/O: a ConfigError is to be reported at once."""
-LOOK_SECONDS = 1.0
-"""Seconds between two looks whether the registry's loop runs while a call is awaited."""
-BLOCKED_SECONDS = 10.0
-"""Seconds in which the registry's loop has run nothing, until the registry counts as blocked: a busy machine delays a
-loop by a second or two."""
 END_SECONDS = 2.0
 """Seconds that a watch has to end. The registry is closed next, as the daemon waits no longer for that either."""
 CLOSE_SECONDS = 3.0
@@ -45,6 +40,22 @@ MOST_EVENTS = 100
 """Events that may wait for the core: a bound on memory, since each may be a listing."""
 
 T = TypeVar("T")
+
+
+class Patience(NamedTuple):
+    """Times in seconds."""
+
+    look: float = 1.0
+    """Between two looks whether the registry's loop runs while a call is awaited."""
+    blocked: float = 10.0
+    """In which the registry's loop has run nothing, until the registry counts as blocked.
+
+    A busy machine delays a loop by a second or two.
+    """
+
+
+PATIENCE = Patience()
+"""The times unless a test gives others."""
 
 
 def isolated(factory: RegistryFactory) -> RegistryFactory:
@@ -63,9 +74,10 @@ class IsolatedRegistry:
     See `Registry` for the methods.
     """
 
-    def __init__(self, factory: RegistryFactory, url: RegistryURL) -> None:
+    def __init__(self, factory: RegistryFactory, url: RegistryURL, patience: Patience = PATIENCE) -> None:
         """Start the thread. The registry is made there, by the first call that needs it."""
         self._factory = factory
+        self._patience = patience
         self._url = url
         self._registry: Registry | None = None
         self._closed = False
@@ -74,9 +86,9 @@ class IsolatedRegistry:
         self._thread.start()
 
     @classmethod
-    def open(cls, factory: RegistryFactory, url: RegistryURL) -> Registry:
+    def open(cls, factory: RegistryFactory, url: RegistryURL, patience: Patience = PATIENCE) -> Registry:
         """Return the registry that `factory` makes of `url`. Raises a ConfigError of the factory."""
-        registry = cls(factory, url)
+        registry = cls(factory, url, patience)
         making = asyncio.run_coroutine_threadsafe(_as_error(registry._made), registry._loop)
         try:
             making.result(MAKE_SECONDS)
@@ -95,7 +107,7 @@ class IsolatedRegistry:
         pumping = self._submit(lambda: self._pump(loop, events, ended))
         try:
             while True:
-                event = await self._attend(asyncio.ensure_future(events.get()), BLOCKED_SECONDS)
+                event = await self._attend(asyncio.ensure_future(events.get()), self._patience.blocked)
                 if event is None:
                     await asyncio.wrap_future(pumping)
                     return
@@ -134,7 +146,7 @@ class IsolatedRegistry:
     async def call(self, method: Callable[[Registry], Awaitable[T]], *, patience: float | None = None) -> T:
         """Call `method` with the plugin's registry on the registry's loop.
 
-        `patience` is how many seconds that loop may run nothing, by default BLOCKED_SECONDS.
+        `patience` is how many seconds that loop may run nothing, by default those of the registry.
         """
 
         async def run() -> T:
@@ -142,7 +154,7 @@ class IsolatedRegistry:
 
         waiting = asyncio.wrap_future(self._submit(run))
         try:
-            return await self._attend(waiting, BLOCKED_SECONDS if patience is None else patience)
+            return await self._attend(waiting, self._patience.blocked if patience is None else patience)
         except (RegistryError, RecordError):
             raise
         except Exception as error:
@@ -166,8 +178,8 @@ class IsolatedRegistry:
         """
         silent, answered = 0.0, self._ping()
         try:
-            while not await wait_for_tasks({waiting}, LOOK_SECONDS):
-                silent += LOOK_SECONDS
+            while not await wait_for_tasks({waiting}, self._patience.look):
+                silent += self._patience.look
                 if answered.is_set():
                     silent, answered = 0.0, self._ping()
                 elif silent >= patience:

@@ -9,26 +9,27 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from discovery.consuming import lastgood
 from discovery.consuming.changelog import path_beside
 from discovery.consuming.holding import RememberedHolds, RemovalHolds
-from discovery.consuming.lastgood import LastGood, Remembered
+from discovery.consuming.lastgood import LastGood, Pace, Remembered
 from discovery.consuming.watcher import Observation, SnapshotBuilder
 from discovery.model import Snapshot
 from discovery.registry import Delta, History, RegistryEvent, RegistryURL, Reset, Stale
 
 URL = RegistryURL.parse("etcd://10.0.0.1:2379/services")
+SMALL = Pace(appended_from=0, changes_share=10.0)
+"""Small snapshots have changes."""
 KEYS = [f"{service}/{number}" for service in ("a", "b", "c") for number in range(4)]
 
 
 class Followed:
     """A registry as followed by a daemon, whose snapshot is remembered."""
 
-    def __init__(self, directory: Path, url: RegistryURL = URL) -> None:
+    def __init__(self, directory: Path, url: RegistryURL = URL, pace: Pace = SMALL) -> None:
         self.holds, self.builder = RemovalHolds(), SnapshotBuilder()
         self.now = 1000.0
         log = structlog.get_logger()
-        self.kept = LastGood(directory, url, log, self._memory, lambda: self.holds.lease_changes(self.now))
+        self.kept = LastGood(directory, url, log, self._memory, lambda: self.holds.lease_changes(self.now), pace)
 
     def take(self, event: RegistryEvent) -> None:
         """Take in an event, as `RegistryFeed` does."""
@@ -76,12 +77,6 @@ def remembered(kept: LastGood) -> Remembered:
     found = LastGood(kept.path.parent, URL, structlog.get_logger()).load()
     assert found is not None
     return found
-
-
-@pytest.fixture(autouse=True)
-def _small_snapshots_have_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lastgood, "APPENDED_FROM", 0)
-    monkeypatch.setattr(lastgood, "CHANGES_SHARE", 10.0)
 
 
 def events(choices: random.Random, revision: int) -> Iterator[RegistryEvent | float]:
@@ -216,9 +211,8 @@ def test_what_another_daemon_replaces_is_written_whole_the_next_time(tmp_path: P
     followed.assert_remembered()
 
 
-def test_many_changes_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lastgood, "CHANGES_SHARE", 0.5)
-    followed = Followed(tmp_path)
+def test_many_changes_are_written_whole(tmp_path: Path) -> None:
+    followed = Followed(tmp_path, pace=Pace(appended_from=0))
     records = {f"web/{number}": b"10.0.0.1:80" for number in range(20)}
     followed.take(Reset(1, records, {}, History("store", 1)))
     followed.remember()

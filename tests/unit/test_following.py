@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
 import structlog
 
-from discovery.consuming import lastgood
-from discovery.consuming.following import RegistryFeed
+from discovery.consuming.following import TIMING, RegistryFeed, Timing
+from discovery.consuming.lastgood import Pace
 from discovery.model import Snapshot
 from discovery.registry import RegistryURL
 from discovery.registry.memory import MemoryRegistry
@@ -21,9 +20,9 @@ URL = RegistryURL.parse("memory://test")
 
 
 @asynccontextmanager
-async def run_of(registry: MemoryRegistry, state_dir: Path) -> AsyncIterator[RegistryFeed]:
+async def run_of(registry: MemoryRegistry, state_dir: Path, timing: Timing = TIMING) -> AsyncIterator[RegistryFeed]:
     """One run of a daemon, which is stopped in order."""
-    following = RegistryFeed(structlog.get_logger(), lambda snapshot: None, lambda: None)
+    following = RegistryFeed(structlog.get_logger(), lambda snapshot: None, lambda: None, timing)
     await following.follow(registry, URL, state_dir)
     try:
         yield following
@@ -72,15 +71,12 @@ async def test_what_is_released_while_the_registry_is_away_stays_released(tmp_pa
         assert keys(following.snapshot) == {"db/kept"}
 
 
-async def test_a_run_that_is_killed_leaves_the_changes_of_a_large_snapshot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lastgood, "APPENDED_FROM", 0)
-    monkeypatch.setattr(lastgood, "REST", 0.01)
+async def test_a_run_that_is_killed_leaves_the_changes_of_a_large_snapshot(tmp_path: Path) -> None:
+    timing = Timing(pace=Pace(appended_from=0, rest=0.01))
     state, left = tmp_path / "state", tmp_path / "left"
     registry = MemoryRegistry()
     registry.put_raw("web/a", b"10.0.0.1:80")
-    async with run_of(registry, state):
+    async with run_of(registry, state, timing):
         await eventually(lambda: list(state.glob("snapshot-*.json")))
         registry.put_raw("web/b", b"10.0.0.2:80")
         await eventually(lambda: any(each.stat().st_size for each in state.glob("snapshot-*.changes")))

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from discovery.codec import MAX_VALUE
 from discovery.consuming import lastgood
 from discovery.consuming.holding import Cause, Held, RememberedHolds
-from discovery.consuming.lastgood import LastGood, state_file
+from discovery.consuming.lastgood import PACE, LastGood, Pace, state_file
 from discovery.consuming.watcher import Observation, SnapshotBuilder
 from discovery.documents import backend_document
 from discovery.model import Backend, Service, Snapshot, State
@@ -34,8 +34,8 @@ WHOLE = snapshot(
 )
 
 
-def last_good(directory: Path, url: RegistryURL = URL) -> LastGood:
-    return LastGood(directory, url, structlog.get_logger())
+def last_good(directory: Path, url: RegistryURL = URL, pace: Pace = PACE) -> LastGood:
+    return LastGood(directory, url, structlog.get_logger(), pace=pace)
 
 
 async def remember(directory: Path, *observations: Observation, memory: RememberedHolds | None = None) -> None:
@@ -78,14 +78,11 @@ def test_what_cannot_be_read_is_as_good_as_nothing(tmp_path: Path, content: byte
     assert kept.load() is None
 
 
-async def test_its_age_counts_from_when_it_was_last_known_to_be_true(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lastgood, "CONFIRM_EVERY", 0.05)
+async def test_its_age_counts_from_when_it_was_last_known_to_be_true(tmp_path: Path) -> None:
     await remember(tmp_path, Observation(WHOLE))
     os.utime(last_good(tmp_path).path, (1, 1))
     assert last_good(tmp_path).load().age > 1e6
-    kept = last_good(tmp_path)
+    kept = last_good(tmp_path, pace=Pace(confirm_every=0.05))
     kept.observe(Observation(WHOLE))
     writing = asyncio.create_task(kept.run())
     await eventually(lambda: kept.load().age < 60)
@@ -95,13 +92,10 @@ async def test_its_age_counts_from_when_it_was_last_known_to_be_true(
     await asyncio.gather(writing, return_exceptions=True)
 
 
-async def test_that_it_cannot_be_written_is_told_once_with_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lastgood, "CONFIRM_EVERY", 0.01)
+async def test_that_it_cannot_be_written_is_told_once_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with structlog.testing.capture_logs() as log:
-        kept = last_good(tmp_path / "file")
+        kept = last_good(tmp_path / "file", pace=Pace(confirm_every=0.01))
         kept.observe(Observation(WHOLE))
         writing = asyncio.create_task(kept.run())
         await eventually(lambda: log)
@@ -182,13 +176,11 @@ def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
     assert (remembered.snapshot, remembered.memory) == (WHOLE, RememberedHolds(42))
 
 
-async def test_doubt_is_written_and_does_not_make_the_snapshot_younger(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_doubt_is_written_and_does_not_make_the_snapshot_younger(tmp_path: Path) -> None:
     """Point 3. A run that is killed while the registry stands still has to be known as such."""
-    monkeypatch.setattr(lastgood, "WRITING_SHARE", 1.0)  # a disk that is slow now makes the test no slower
+    pace = Pace(writing_share=1.0)  # a disk that is slow now makes the test no slower
     doubted = False
-    kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: RememberedHolds(42, doubted=doubted))
+    kept = LastGood(tmp_path, URL, structlog.get_logger(), lambda: RememberedHolds(42, doubted=doubted), pace=pace)
     kept.observe(Observation(WHOLE))
     writing = asyncio.create_task(kept.run())
     await eventually(lambda: kept.path.exists() and not kept.load().memory.doubted)
@@ -201,7 +193,6 @@ async def test_doubt_is_written_and_does_not_make_the_snapshot_younger(
 
 
 def test_of_two_writes_at_once_the_later_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lastgood, "DEBOUNCE", 0.0)
     begun, write = threading.Event(), lastgood.write_atomically
 
     def slowly(path: Path, data: bytes, mode: int) -> None:
@@ -213,7 +204,7 @@ def test_of_two_writes_at_once_the_later_one_stands(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(lastgood, "write_atomically", slowly)
 
     async def main() -> None:
-        kept = last_good(tmp_path)
+        kept = last_good(tmp_path, pace=Pace(debounce=0.0))
         kept.observe(Observation(snapshot(revision=41)))
         writing = asyncio.create_task(kept.run())
         await eventually(begun.is_set)
@@ -231,9 +222,6 @@ async def test_a_change_is_remembered_as_the_whole_is_and_costs_what_has_changed
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A write of 100,000 unchanged backends as JSON would take half a second of CPU after each change."""
-    monkeypatch.setattr(lastgood, "DEBOUNCE", 0.0)
-    monkeypatch.setattr(lastgood, "REST", 0.0)
-    monkeypatch.setattr(lastgood, "WRITING_SHARE", 1.0)
     written: list[str] = []
 
     def recorded(each: Backend) -> dict[str, Any]:
@@ -242,7 +230,7 @@ async def test_a_change_is_remembered_as_the_whole_is_and_costs_what_has_changed
 
     monkeypatch.setattr(lastgood, "backend_document", recorded)
     builder = SnapshotBuilder()
-    kept = last_good(tmp_path)
+    kept = last_good(tmp_path, pace=Pace(debounce=0.0, rest=0.0, writing_share=1.0))
     writing = asyncio.create_task(kept.run())
     events: list[RegistryEvent] = [
         Reset(1, {"a/x": b"10.0.0.1:80", "b/x": b"10.0.0.1:80", "b/y": b"10.0.0.2:80"}),

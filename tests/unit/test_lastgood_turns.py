@@ -12,7 +12,7 @@ import structlog
 
 from discovery.consuming import lastgood
 from discovery.consuming.holding import Cause, Held, RememberedHolds
-from discovery.consuming.lastgood import AT_ONCE, LastGood
+from discovery.consuming.lastgood import AT_ONCE, PACE, LastGood, Pace
 from discovery.consuming.watcher import Observation
 from discovery.registry import RegistryURL
 from discovery.testing import backend, eventually, snapshot
@@ -23,8 +23,9 @@ LEASES = {each.key: 10.0 for each in LARGE.backends()}
 HELD = dict.fromkeys(LEASES, Held(Cause.RESET, None, None))
 
 
-def last_good(directory: Path) -> LastGood:
-    return LastGood(directory, URL, structlog.get_logger(), lambda: RememberedHolds(7, leases=LEASES, held=HELD))
+def last_good(directory: Path, pace: Pace = PACE) -> LastGood:
+    memory = RememberedHolds(7, leases=LEASES, held=HELD)
+    return LastGood(directory, URL, structlog.get_logger(), lambda: memory, pace=pace)
 
 
 def test_one_large_service_is_encoded_in_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,9 +53,8 @@ def test_one_large_service_is_encoded_in_small_parts(tmp_path: Path, monkeypatch
     assert (remembered.memory.leases, remembered.memory.held) == (LEASES, HELD)
 
 
-def test_the_pauses_of_a_write_are_no_reason_to_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lastgood, "GIVE_WAY", 0.01)
-    kept = last_good(tmp_path)
+def test_the_pauses_of_a_write_are_no_reason_to_rest(tmp_path: Path) -> None:
+    kept = last_good(tmp_path, Pace(give_way=0.01))
     kept.observe(Observation(LARGE))
     begun, seconds = time.monotonic(), kept._write(kept._now())
     of_pauses = 0.01 * 10_000 / AT_ONCE
@@ -76,7 +76,6 @@ def test_a_slow_disk_is_a_reason_to_rest(tmp_path: Path, monkeypatch: pytest.Mon
 
 async def test_at_the_end_no_write_pauses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop waits for the last write, which waits for the write that is under way."""
-    monkeypatch.setattr(lastgood, "GIVE_WAY", 20.0)
     first = threading.Event()
     document = lastgood.backend_document
 
@@ -86,7 +85,7 @@ async def test_at_the_end_no_write_pauses(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(lastgood, "backend_document", recorded)
     some = snapshot(*(backend("web", f"b{number}") for number in range(5 * AT_ONCE)))
-    kept = last_good(tmp_path)
+    kept = last_good(tmp_path, Pace(give_way=20.0))
     kept.observe(Observation(some))
     writing = asyncio.create_task(kept.run())
     await eventually(first.is_set)

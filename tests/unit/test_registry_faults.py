@@ -4,7 +4,7 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from fractions import Fraction
 from pathlib import Path
@@ -13,14 +13,11 @@ from typing import Any
 import pytest
 import structlog
 
-from discovery.consuming import events as events_module
-from discovery.consuming import following as following_module
 from discovery.consuming.events import contained_events
-from discovery.consuming.following import RegistryFeed
+from discovery.consuming.following import RegistryFeed, Timing
 from discovery.consuming.watcher import Observation
 from discovery.errors import ConfigError, OwnedByAnotherError, RegistryError, RegistryUnavailableError
-from discovery.hosting import registries
-from discovery.hosting.registries import IsolatedRegistry
+from discovery.hosting.registries import PATIENCE, IsolatedRegistry, Patience
 from discovery.model import Backend, Snapshot
 from discovery.registry import Delta, History, Registry, RegistryURL, Reset, Stale
 from discovery.registry.memory import MemoryLease, MemoryRegistry
@@ -89,9 +86,8 @@ FAULTS: Mapping[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events_module, "delays", lambda: iter([0.01] * 100))
+def quick() -> Iterator[float]:
+    return iter([0.01] * 100)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -100,7 +96,7 @@ async def test_a_watch_that_fails_is_stale_with_its_reason_and_begun_again(fault
     registry = Scripted(script, WORKS)
     snapshots: list[Snapshot] = []
     stales: list[str | None] = []
-    feed = RegistryFeed(structlog.get_logger(), snapshots.append, lambda: None)
+    feed = RegistryFeed(structlog.get_logger(), snapshots.append, lambda: None, Timing(retries=quick))
     observe = feed._observe
 
     def observed(observation: Observation) -> None:
@@ -120,7 +116,7 @@ async def test_a_watch_that_fails_is_stale_with_its_reason_and_begun_again(fault
     assert registry.open == 0
 
 
-async def test_a_watch_that_goes_on_failing_is_tried_again_ever_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_watch_that_goes_on_failing_is_tried_again_ever_more_slowly() -> None:
     waited: list[float] = []
 
     def delays() -> Any:
@@ -128,9 +124,9 @@ async def test_a_watch_that_goes_on_failing_is_tried_again_ever_more_slowly(monk
             waited.append(number)
             yield 0.001
 
-    monkeypatch.setattr(events_module, "delays", delays)
     seen = []
-    async with aclosing(contained_events(Scripted((Reset(1, A), RuntimeError("boom"))))) as events:
+    script = Scripted((Reset(1, A), RuntimeError("boom")))
+    async with aclosing(contained_events(script, retries=delays)) as events:
         async for event in events:
             seen.append(event)
             if len(seen) == 8:
@@ -139,10 +135,9 @@ async def test_a_watch_that_goes_on_failing_is_tried_again_ever_more_slowly(monk
     assert waited == [1, 2, 3]
 
 
-async def test_a_registry_that_tells_nothing_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following_module, "REMEMBER_AFTER", 0.01)
-    monkeypatch.setattr(following_module, "SILENT_AFTER", 0.02)
-    feed = RegistryFeed(structlog.get_logger(), lambda snapshot: None, lambda: None)
+async def test_a_registry_that_tells_nothing_is_a_fault(tmp_path: Path) -> None:
+    timing = Timing(remember_after=0.01, silent_after=0.02)
+    feed = RegistryFeed(structlog.get_logger(), lambda snapshot: None, lambda: None, timing)
     await feed.follow(Scripted(()), URL, tmp_path)
     try:
         await eventually(lambda: feed.stale == "the registry has told nothing for 0.02 s")
@@ -152,15 +147,15 @@ async def test_a_registry_that_tells_nothing_is_a_fault(tmp_path: Path, monkeypa
 
 async def stale_of(registry: Registry) -> str:
     """The reason of the first Stale that is told."""
-    async with aclosing(contained_events(registry)) as events:
+    async with aclosing(contained_events(registry, retries=quick)) as events:
         async for event in events:
             if isinstance(event, Stale):
                 return event.reason
     raise AssertionError("it has ended")
 
 
-def opened(factory: Callable[[RegistryURL], Any]) -> Registry:
-    return IsolatedRegistry.open(factory, URL)
+def opened(factory: Callable[[RegistryURL], Any], patience: Patience = PATIENCE) -> Registry:
+    return IsolatedRegistry.open(factory, URL, patience)
 
 
 async def test_a_registry_of_a_plugin_has_a_thread_of_its_own() -> None:
@@ -182,11 +177,10 @@ async def test_a_registry_of_a_plugin_has_a_thread_of_its_own() -> None:
     await eventually(lambda: "registry-faulty" not in [each.name for each in threading.enumerate()])
 
 
-async def test_a_registry_that_blocks_delays_nobody_and_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registries, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(registries, "BLOCKED_SECONDS", 0.2)
+async def test_a_registry_that_blocks_delays_nobody_and_is_reported() -> None:
     free = threading.Event()
-    registry = opened(lambda url: Scripted((Reset(1, A), free.wait), WORKS))
+    script = Scripted((Reset(1, A), free.wait), WORKS)
+    registry = opened(lambda url: script, Patience(look=0.05, blocked=0.2))
     lease = await registry.open_lease("me", 10)
     begun = time.monotonic()
     assert "blocks: its event loop has run nothing" in await stale_of(registry)
@@ -194,7 +188,7 @@ async def test_a_registry_that_blocks_delays_nobody_and_is_reported(monkeypatch:
         await lease.put(backend())
     assert time.monotonic() - begun < 60
     free.set()
-    async with aclosing(contained_events(registry)) as events:
+    async with aclosing(contained_events(registry, retries=quick)) as events:
         async for event in events:
             if event == WORKS[0]:
                 break
@@ -212,7 +206,7 @@ async def test_a_factory_that_fails_is_tried_again() -> None:
 
     registry = opened(make)  # the first fault
     reasons = []
-    async with aclosing(contained_events(registry)) as events:
+    async with aclosing(contained_events(registry, retries=quick)) as events:
         async for event in events:
             if event == WORKS[0]:
                 break

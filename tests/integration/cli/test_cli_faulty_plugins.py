@@ -45,8 +45,6 @@ def discovery_register_registries(register):
 def test_a_registry_that_cannot_be_closed_hides_no_result(
     fault: str, note: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("discovery.hosting.registries.CLOSE_SECONDS", 0.2)
-    monkeypatch.setattr("discovery.hosting.registries.LOOK_SECONDS", 0.1)
     install(tmp_path, "listing", SOURCE, "listing-registry")
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["services", "--registry", f"listing:///{fault}"]) == 0
