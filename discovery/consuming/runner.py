@@ -19,7 +19,7 @@ from discovery.consuming.schedule import ApplySchedule
 from discovery.consuming.selection import Selection, missing_services
 from discovery.errors import describe
 from discovery.hosting.details import Details
-from discovery.hosting.isolation import HEALTH_EVERY, STOP_SECONDS, Isolated, Phase, PluginStatus
+from discovery.hosting.isolation import STOP_SECONDS, TIMING, Isolated, Phase, PluginStatus, Timing
 from discovery.hosting.tables import Filter
 from discovery.model import Addresses, Backend, Changes, Snapshot, diff
 from discovery.plugin import AnyConsumer, Consumer, Context, PluginConfig, Sample, Update
@@ -31,8 +31,6 @@ from discovery.system.terminal import printable
 
 _LOOK_SECONDS = 0.002
 """Seconds between two looks at what a thread hands over: short beside the hand-over, of which they are a part."""
-FINISH_GRACE = 2.0
-"""Seconds that an apply in progress has to finish when the consumer is to stop: half-applied changes are avoided."""
 SLOW_APPLY = 30.0
 """Seconds after which an apply counts as a problem: consumers apply within seconds."""
 HAND_OVER_SECONDS = 10.0
@@ -102,12 +100,13 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         changed: Callable[[], None] = lambda: None,
         inheritance: Inheritance | None = None,
         state_dir: Path | None = None,
+        timing: Timing = TIMING,
     ) -> None:
         """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`.
 
         `state_dir` is the instance's own state directory, by default one in its run directory.
         """
-        super().__init__(instance, ConsumerStatus(instance.name, instance.plugin), run_dir, log, changed)
+        super().__init__(instance, ConsumerStatus(instance.name, instance.plugin), run_dir, log, changed, timing)
         self._latest: Latest[_Desired] = Latest()
         self._selection = Selection(instance.filter)
         self._applied: _Desired | None = None
@@ -304,7 +303,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             self.request_apply()  # what the consumer keeps there has gone as well
 
     def _grace(self) -> float:
-        return FINISH_GRACE if self._phase[0] is Phase.APPLYING else 0.0
+        return self._timing.finish_grace if self._phase[0] is Phase.APPLYING else 0.0
 
     async def _follow(self, consumer: AnyConsumer, instance: ConsumerInstance) -> ConsumerInstance | None:
         schedule, self._retry_delays = ApplySchedule(), delays()
@@ -328,7 +327,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             if time.monotonic() >= next_health:
                 async with self._details.turn:
                     await self._check_health(consumer)
-                next_health = time.monotonic() + HEALTH_EVERY
+                next_health = time.monotonic() + self._timing.health_every
             if applying:
                 continue  # there may be more by now; under steady change there always is
             pending = desired is not None and schedule.is_pending(changed=changed)

@@ -85,8 +85,9 @@ class HandoverServer:
         release: Callable[[str | None], Sequence[str]] = lambda _: (),
         ready: Callable[[], Awaitable[None]] | None = None,
         health: Callable[[], Mapping[str, Any]] = dict,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
-        """Prepare; `open` begins.
+        """Prepare; `open` begins. A process that asks has `answer_seconds` for its part of each exchange.
 
         `accept` returns the deadline of `ready` and `hand_over` in seconds, or raises HandoverRefusedError. `ready`
         returns when the daemon can be replaced, and is cancelled if the successor leaves meanwhile. `hand_over`
@@ -103,6 +104,7 @@ class HandoverServer:
         self._release = release
         self._ready = ready
         self._health = health
+        self._answer_seconds = answer_seconds
         self._lock: rundir.Lock | None = None
         self._listening: socket.socket | None = None
         self._file: os.stat_result | None = None
@@ -205,7 +207,7 @@ class HandoverServer:
         with channel:
             channel.setblocking(False)
             try:
-                async with asyncio.timeout(ANSWER_SECONDS):
+                async with asyncio.timeout(self._answer_seconds):
                     try:
                         asked = await self._read_request(channel)
                         if isinstance(asked, Release):
@@ -223,7 +225,7 @@ class HandoverServer:
             except (OSError, EOFError, ValueError, TimeoutError) as error:
                 self._log.warning(
                     "a request could not be answered",
-                    reason=str(error) or f"nothing came, or was read, within {ANSWER_SECONDS:g} s",
+                    reason=str(error) or f"nothing came, or was read, within {self._answer_seconds:g} s",
                 )
                 return
             try:
@@ -233,7 +235,7 @@ class HandoverServer:
 
     async def _serve_successor(self, channel: socket.socket, successor: Successor, within: float) -> None:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(self._answer_seconds):
                 await packets.send(channel, {"within": within, protocol.KEY: successor.protocol})
         except (OSError, TimeoutError) as error:
             self._log.warning("a process that cannot take over has asked to", reason=str(error) or "it does not read")
@@ -303,7 +305,7 @@ class HandoverServer:
         received = False
         try:
             sockets += await self._hand_over(successor)
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(self._answer_seconds):
                 for at in range(0, max(1, len(sockets)), packets.MOST_SOCKETS):
                     some = sockets[at : at + packets.MOST_SOCKETS]
                     message = {"sockets": len(some), "last": at + packets.MOST_SOCKETS >= len(sockets)}

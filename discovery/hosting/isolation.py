@@ -11,7 +11,7 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
@@ -21,14 +21,10 @@ from discovery.plugin import Health
 from discovery.system import rundir
 from discovery.system.asyncio_tools import is_being_cancelled
 from discovery.system.backoff import delays
-from discovery.system.either import completed
+from discovery.system.either import STEP_SECONDS, completed
 from discovery.system.frequency import Failures, times
 from discovery.system.terminal import printable
 
-HEALTH_EVERY = 2.0
-"""Seconds between two health checks of a plugin: a supervisor that polls each few seconds sees a fault at once."""
-HEALTH_TIMEOUT = 10.0
-"""Seconds that a health check may take: one that takes longer is a fault of the plugin."""
 STOP_SECONDS = 10.0
 """Seconds that a plugin may take to stop, as long as service managers usually wait before they kill."""
 MOST_DOWN = 1000
@@ -37,6 +33,25 @@ _LOOK_SECONDS = 0.01
 """Seconds between two looks at a thread that ends: a thread wakes no loop when it has ended."""
 BEGIN_SECONDS = 10.0
 """Seconds from the start of an instance in which a successor waits for it: the first snapshot takes 3 s at most."""
+
+
+class Timing(NamedTuple):
+    """Times in seconds."""
+
+    setup_retries: Callable[[], Iterator[float]] = delays
+    """Before each further setup after a failure."""
+    health_every: float = 2.0
+    """Between two health checks of a plugin: a supervisor that polls each few seconds sees a fault at once."""
+    health_timeout: float = 10.0
+    """For a health check: one that takes longer is a fault of the plugin."""
+    finish_grace: float = 2.0
+    """For an apply in progress when the consumer is to stop: half-applied changes are avoided."""
+    step: float = STEP_SECONDS
+    """For the running step of a plain generator when its discovery ends."""
+
+
+TIMING = Timing()
+"""The times unless a test gives others."""
 
 
 class Phase(StrEnum):
@@ -114,10 +129,17 @@ class Isolated(ABC, Generic[I, P, S]):
     KIND = "plugin"
 
     def __init__(
-        self, instance: I, status: S, run_dir: Path, log: FilteringBoundLogger, changed: Callable[[], None]
+        self,
+        instance: I,
+        status: S,
+        run_dir: Path,
+        log: FilteringBoundLogger,
+        changed: Callable[[], None],
+        timing: Timing,
     ) -> None:
         """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`."""
         self._instance = instance
+        self._timing = timing
         self._base = run_dir
         self._run_dir = run_dir / instance.name
         self._lock_path = lock_path(run_dir, instance.name)
@@ -170,8 +192,8 @@ class Isolated(ABC, Generic[I, P, S]):
         phase, phase_since = self._phase
         status = replace(self._status, phase=phase, phase_since=phase_since)
         asked = self._health_asked
-        if asked is not None and time.monotonic() - asked > HEALTH_TIMEOUT:
-            return replace(status, health=_late())  # it blocks its loop, on which its limit of time would come
+        if asked is not None and time.monotonic() - asked > self._timing.health_timeout:
+            return replace(status, health=self._late())  # it blocks its loop, on which its limit of time would come
         return status
 
     def start(self) -> None:
@@ -301,11 +323,11 @@ class Isolated(ABC, Generic[I, P, S]):
     async def _run_instances(self) -> None:
         """Run an instance after another, until stopped."""
         following: I | None = self._instance
-        waits = delays()
+        waits = self._timing.setup_retries()
         while following is not None and not self._is_stopping():
             instance = following
             try:
-                following, waits = await self._run_instance(instance), delays()
+                following, waits = await self._run_instance(instance), self._timing.setup_retries()
             except BaseException as error:  # a plugin may raise anything, SystemExit too
                 if self._is_own_cancellation(error) or self._is_final(error):
                     raise
@@ -340,7 +362,7 @@ class Isolated(ABC, Generic[I, P, S]):
             self._log.error("teardown failed", reason=describe(error))
 
     async def _check_health(self, plugin: P) -> None:
-        limit = asyncio.timeout(HEALTH_TIMEOUT)
+        limit = asyncio.timeout(self._timing.health_timeout)
         self._health_asked = time.monotonic()
         try:
             async with limit:
@@ -353,12 +375,15 @@ class Isolated(ABC, Generic[I, P, S]):
         except BaseException as error:  # a plugin may raise anything, SystemExit too
             if self._is_own_cancellation(error):
                 raise
-            health = _late() if limit.expired() else Health(ok=False, detail=describe(error))
+            health = self._late() if limit.expired() else Health(ok=False, detail=describe(error))
         finally:
             self._health_asked = None
         if health != self._status.health:
             self._report_problems(self._status.health.problems, health.problems)
             self._report(health=health)
+
+    def _late(self) -> Health:
+        return Health(ok=False, detail=f"its health has not answered within {self._timing.health_timeout:g} s")
 
     def _report_problems(self, before: Mapping[str, str], problems: Mapping[str, str]) -> None:
         """Log new and ended problems."""
@@ -376,10 +401,6 @@ class Isolated(ABC, Generic[I, P, S]):
             count = {"failures": self._failures.count} if self._failures.count > 1 else {}
             self._log.error(what, reason=reason, exc_info=None if known or repeated else error, **count)
         self._report(Phase.RETRYING, setup_tried=True, failures=self._status.failures + 1, error=reason)
-
-
-def _late() -> Health:
-    return Health(ok=False, detail=f"its health has not answered within {HEALTH_TIMEOUT:g} s")
 
 
 def fault_of(health: Health) -> str | None:

@@ -24,7 +24,7 @@ from discovery.errors import (
 )
 from discovery.model import Backend
 from discovery.providing.records import Records
-from discovery.providing.takeovers import Takeovers, to_be_asked
+from discovery.providing.takeovers import TURN_SECONDS, Takeovers, to_be_asked
 from discovery.registry import HandsOver, Lease, Registry, TellsWhenFree
 from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.system.backoff import delays
@@ -75,6 +75,7 @@ class Registrar:
         succeeds: Callable[[str], bool] = lambda owner: False,
         changed: Callable[[RegistrarStatus], None] = lambda status: None,
         retries: Callable[[], Iterator[float]] = _RETRIES,
+        turn_seconds: float = TURN_SECONDS,
     ) -> None:
         """Prepare. `changed` is called with each new status; `force` takes each key from another owner, once.
 
@@ -83,7 +84,7 @@ class Registrar:
         `among` are the only keys that the owner may ever want, if they are known: the registry is then not searched
         for what an earlier run left. `succeeds` says, in a thread, whether a record of another owner, given by name,
         may be taken over at once all the same. `retries` returns the seconds before each next attempt in a row of
-        failures.
+        failures. With `takeover` an owner has `turn_seconds` to answer while other keys wait for their turn.
         """
         self._registry = registry
         self._owner = owner
@@ -98,6 +99,7 @@ class Registrar:
         self._unswept = True
         self._changed = changed
         self._retries = retries
+        self._turn_seconds = turn_seconds
         self._wanted: dict[str, Backend] = {}
         self._told = False
         self._keeps_records = False
@@ -182,7 +184,7 @@ class Registrar:
                 self._report(records.written, {**self.status.failing, key: to_be_asked(key, error, takeovers)})
 
         if isinstance(lease, HandsOver):
-            takeovers = Takeovers(lease, self._wake.set, refused_to_ask, self._log)
+            takeovers = Takeovers(lease, self._wake.set, refused_to_ask, self._log, self._turn_seconds)
         self._answered = frozenset()
         retries = self._retries()
         try:

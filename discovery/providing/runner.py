@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import DiscoveryError, RecordError, describe
 from discovery.hosting.details import Details
-from discovery.hosting.isolation import HEALTH_EVERY, Isolated, Phase, PluginStatus, printable_lines
+from discovery.hosting.isolation import TIMING, Isolated, Phase, PluginStatus, Timing, printable_lines
 from discovery.model import Backend
 from discovery.plugin import AnyProvider, Candidate, Context, Inventory, PluginConfig, Sample
 from discovery.providing.checker import CandidateStatus, Checker
@@ -85,13 +85,14 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         lookup: Lookup,
         changed: Callable[[], None] = lambda: None,
         state_dir: Path | None = None,
+        timing: Timing = TIMING,
     ) -> None:
         """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`.
 
         `lookup` is what the checks look up host names by. `state_dir` is the instance's own state directory, by default
         one in its run directory.
         """
-        super().__init__(instance, ProviderStatus(instance.name, instance.plugin), run_dir, log, changed)
+        super().__init__(instance, ProviderStatus(instance.name, instance.plugin), run_dir, log, changed, timing)
         self._publish = publish
         self._state_dir = state_dir or self._run_dir / "state"
         self._checker = Checker(self._publish_backends, self._log, lookup)
@@ -188,7 +189,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
                 if time.monotonic() >= next_health:
                     async with self._details.turn:
                         await self._check_health(plugin)
-                    next_health = time.monotonic() + HEALTH_EVERY
+                    next_health = time.monotonic() + self._timing.health_every
                 until = min(next_health, next_discovery) if self._discovery_requested else next_health
                 await self._wake.wait(until - time.monotonic())
         finally:
@@ -208,7 +209,7 @@ class ProviderRunner(Isolated[ProviderInstance, AnyProvider, ProviderStatus]):
         waits = delays()
         while True:
             try:
-                async with aclosing(iterated(provider.discover())) as inventories:
+                async with aclosing(iterated(provider.discover(), self._timing.step)) as inventories:
                     async for inventory in inventories:
                         if is_being_cancelled():  # the provider has swallowed the cancellation
                             return

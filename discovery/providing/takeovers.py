@@ -12,7 +12,7 @@ from discovery.system.asyncio_tools import cancel_and_wait, wait_for_tasks
 
 _AT_ONCE = 16
 """Keys that are asked for at the same time, so that thousands of keys do not flood the registry."""
-_TURN_SECONDS = 5.0
+TURN_SECONDS = 5.0
 """Seconds for an answer while other keys wait for their turn: an owner that answers does so within a second."""
 
 
@@ -52,10 +52,12 @@ class Takeovers:
         taken: Callable[[], None],
         refused: Callable[[str], None],
         log: FilteringBoundLogger,
+        turn_seconds: float,
     ) -> None:
         """Begin without requests.
 
         `taken` is called after each key that the lease has got, and `refused` with a key whose owner cannot be asked.
+        An owner has `turn_seconds` to answer while other keys wait for their turn.
         """
         self.problems: dict[str, str] = {}
         """The reason, a line, by key whose owner could not be asked the last time."""
@@ -63,6 +65,7 @@ class Takeovers:
         self._taken = taken
         self._refused = refused
         self._log = log
+        self._turn_seconds = turn_seconds
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._asking: dict[str, asyncio.Task[None]] = {}
 
@@ -102,7 +105,7 @@ class Takeovers:
             asking = asyncio.ensure_future(self._lease.take_over(backend))
             try:
                 while not asking.done():
-                    await wait_for_tasks({asking}, _TURN_SECONDS)
+                    await wait_for_tasks({asking}, self._turn_seconds)
                     if len(self._asking) > _AT_ONCE:
                         break
                 return asking.done() and asking.result() is None

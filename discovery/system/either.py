@@ -53,11 +53,13 @@ async def called(function: Callable[[], Awaitable[T] | T]) -> T:
     return await completed(function())
 
 
-async def iterated(items: AsyncIterator[T] | Iterator[T]) -> AsyncGenerator[T, None]:
+async def iterated(
+    items: AsyncIterator[T] | Iterator[T], step_seconds: float = STEP_SECONDS
+) -> AsyncGenerator[T, None]:
     """Yield the items of an asynchronous iterator here, or of a plain iterator on a thread of its own; close it then.
 
-    A plain iterator may block. When this generator is closed, the running step has 2 s to end, and is then left alone:
-    its thread closes the iterator after the step. Raises TypeError for anything else.
+    A plain iterator may block. When this generator is closed, the running step has `step_seconds` to end, and is then
+    left alone: its thread closes the iterator after the step. Raises TypeError for anything else.
     """
     given: object = items
     if isinstance(given, Coroutine):
@@ -77,7 +79,7 @@ async def iterated(items: AsyncIterator[T] | Iterator[T]) -> AsyncGenerator[T, N
             while (reached := await steps.next()) is not None:
                 yield reached[0]
         finally:
-            await steps.close()
+            await steps.close(step_seconds)
 
 
 class _Steps:
@@ -96,10 +98,10 @@ class _Steps:
         self._asked.put(arriving)
         return await arriving
 
-    async def close(self) -> None:
-        """Close the iterator, after the running step."""
+    async def close(self, seconds: float) -> None:
+        """Close the iterator after the running step, and wait at most `seconds` for that."""
         self._asked.put(None)
-        await wait_for_event(self._ended, STEP_SECONDS)
+        await wait_for_event(self._ended, seconds)
 
     def _run(self) -> None:
         while (arriving := self._asked.get()) is not None:

@@ -10,7 +10,7 @@ import structlog
 
 from discovery import Consumer, PluginConfig, Snapshot, Update
 from discovery.consuming.runner import ConsumerInstance, ConsumerRunner
-from discovery.hosting.isolation import Phase
+from discovery.hosting.isolation import TIMING, Phase, Timing
 from discovery.testing import backend, snapshot, within
 
 LOG = structlog.get_logger()
@@ -48,8 +48,8 @@ def recorder(**methods: Any) -> type[Recorder]:
 
 
 @contextmanager
-def running(made: ConsumerInstance, run_dir: Path) -> Iterator[ConsumerRunner]:
-    runner = ConsumerRunner(made, run_dir, LOG)
+def running(made: ConsumerInstance, run_dir: Path, timing: Timing = TIMING) -> Iterator[ConsumerRunner]:
+    runner = ConsumerRunner(made, run_dir, LOG, timing=timing)
     runner.start()
     try:
         yield runner

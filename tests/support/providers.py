@@ -13,7 +13,7 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery import Backend, PluginConfig
 from discovery.checks import Check, Outcome, Verdict
-from discovery.hosting.isolation import Phase
+from discovery.hosting.isolation import TIMING, Phase, Timing
 from discovery.plugin import AnyProvider, Candidate, Inventory, Provider
 from discovery.providing.runner import ProviderInstance, ProviderRunner
 from discovery.system.lookups import RememberedLookups
@@ -96,14 +96,20 @@ class Running:
 
 
 @contextmanager
-def running(made: ProviderInstance, run_dir: Path) -> Iterator[Running]:
+def running(made: ProviderInstance, run_dir: Path, timing: Timing = TIMING) -> Iterator[Running]:
     published: list[tuple[Backend, ...]] = []
     logger = CapturingLogger()
     log: FilteringBoundLogger = structlog.wrap_logger(
         logger, processors=[], wrapper_class=structlog.make_filtering_bound_logger(0)
     )
     runner = ProviderRunner(
-        made, run_dir, log, published.append, RememberedLookups(), lambda: it.changes.append(runner.status.phase)
+        made,
+        run_dir,
+        log,
+        published.append,
+        RememberedLookups(),
+        lambda: it.changes.append(runner.status.phase),
+        timing=timing,
     )
     it = Running(runner, published, logger.calls)
     runner.start()

@@ -10,6 +10,7 @@ import structlog
 from discovery.codec import Record, decode
 from discovery.model import Backend
 from discovery.providing.registrar import Registrar
+from discovery.providing.takeovers import TURN_SECONDS
 from discovery.registry import Registry
 from discovery.registry.memory import MemoryLease, MemoryRegistry
 from discovery.system.backoff import delays
@@ -30,6 +31,7 @@ async def registering(
     owner: str = "me",
     among: Collection[str] | None = None,
     ttl: float = 0.05,
+    turn_seconds: float = TURN_SECONDS,
 ) -> AsyncIterator[Registrar]:
     registrar = Registrar(
         registry,
@@ -40,6 +42,7 @@ async def registering(
         takeover=takeover,
         among=among,
         retries=SOON,
+        turn_seconds=turn_seconds,
     )
     registrar.set(backends)
     running = asyncio.create_task(registrar.run())

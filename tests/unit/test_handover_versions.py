@@ -12,8 +12,7 @@ import pytest
 import structlog
 
 from discovery import DiscoveryError
-from discovery.daemon import handover
-from discovery.daemon.handover import HandoverServer, Successor
+from discovery.daemon.handover import ANSWER_SECONDS, HandoverServer, Successor
 from discovery.daemon.protocol import SPOKEN, Versions, agreed
 from discovery.daemon.takeover import release, take_over
 from discovery.system import packets
@@ -27,10 +26,13 @@ REQUEST = {"take_over": {"instances": {"edge": "proxy"}}}
 class Daemon:
     """The answering side, with one socket to hand over."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, answer_seconds: float = ANSWER_SECONDS) -> None:
         self.received: list[bool] = []
         self.released: list[str | None] = []
-        self.server = HandoverServer(path, LOG, lambda _: 5.0, self.hand_over, self.received.append, self.release)
+        done = self.received.append
+        self.server = HandoverServer(
+            path, LOG, lambda _: 5.0, self.hand_over, done, self.release, answer_seconds=answer_seconds
+        )
 
     async def hand_over(self, _: Successor) -> Sequence[socket.socket]:
         self.server.close()
@@ -42,8 +44,8 @@ class Daemon:
 
 
 @asynccontextmanager
-async def daemon(path: Path) -> AsyncIterator[Daemon]:
-    it = Daemon(path)
+async def daemon(path: Path, answer_seconds: float = ANSWER_SECONDS) -> AsyncIterator[Daemon]:
+    it = Daemon(path, answer_seconds)
     it.server.open()
     try:
         yield it
@@ -147,13 +149,10 @@ async def test_the_successor_states_what_it_speaks_and_takes_a_daemon_of_the_fir
     assert json.loads(json.dumps(requests)) == requests
 
 
-async def test_a_request_that_does_not_come_is_told_in_words_for_each_kind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_request_that_does_not_come_is_told_in_words_for_each_kind(tmp_path: Path) -> None:
     """A health check or a release may be the one that came too late: neither takes over."""
-    monkeypatch.setattr(handover, "ANSWER_SECONDS", 0.01)
     with structlog.testing.capture_logs() as log:
-        async with daemon(tmp_path / "daemon.sock"):
+        async with daemon(tmp_path / "daemon.sock", answer_seconds=0.01):
             with packets.new_channel() as channel:
                 with_short_path(tmp_path / "daemon.sock", channel.connect)
                 await eventually(lambda: log)

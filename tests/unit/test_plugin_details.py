@@ -24,6 +24,7 @@ from discovery.daemon.schema import json_schema
 from discovery.daemon.status import DaemonStatus
 from discovery.errors import ConfigError, DiscoveryError
 from discovery.hosting import loading
+from discovery.hosting.isolation import Timing
 from discovery.registry import RegistryURL
 from discovery.system.either import completed
 from discovery.testing import backend, eventually_sync, snapshot, within
@@ -56,8 +57,7 @@ def test_a_degraded_instance_is_shown_and_well(
     assert shown["discovery_consumer_problems"] == len(health.problems)
 
 
-def test_problems_are_logged_once_and_when_they_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("discovery.consuming.runner.HEALTH_EVERY", 0.01)
+def test_problems_are_logged_once_and_when_they_end(tmp_path: Path) -> None:
     now: list[Any] = [{"service web": "no port"}]
     asked: list[int] = []
 
@@ -68,7 +68,8 @@ def test_problems_are_logged_once_and_when_they_end(tmp_path: Path, monkeypatch:
     def asked_again() -> bool:
         return len(asked) > 3
 
-    with capture_logs() as logs, running(instance(recorder(health=health)), tmp_path) as runner:
+    timing = Timing(health_every=0.01)
+    with capture_logs() as logs, running(instance(recorder(health=health)), tmp_path, timing) as runner:
         eventually_sync(lambda: runner.status.degraded == "service web: no port")
         asked.clear()
         eventually_sync(asked_again)

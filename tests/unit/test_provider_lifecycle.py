@@ -11,7 +11,7 @@ from providers import Finder, Options, Says, finder, found, instance, running
 
 from discovery import CannotStartError, Health
 from discovery.checks import Check, Verdict
-from discovery.hosting.isolation import Phase
+from discovery.hosting.isolation import Phase, Timing
 from discovery.plugin import Inventory
 from discovery.providing.checker import Checker
 from discovery.testing import eventually_sync, within
@@ -180,17 +180,13 @@ def test_neither_the_end_of_a_discovery_nor_a_teardown_is_cut_short(tmp_path: Pa
     assert it.runner.status.phase is Phase.STOPPED
 
 
-def test_a_health_that_never_answers_is_a_problem_and_in_nobodys_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("discovery.hosting.isolation.HEALTH_TIMEOUT", 0.1)
-
+def test_a_health_that_never_answers_is_a_problem_and_in_nobodys_way(tmp_path: Path) -> None:
     async def health(self: Finder) -> Health:
         await asyncio.sleep(3600)
         return Health()
 
     provider = finder(found(80), health=health)
-    with running(instance(provider), tmp_path) as it:
+    with running(instance(provider), tmp_path, Timing(health_timeout=0.1)) as it:
         eventually_sync(lambda: it.runner.status.problem == "its health has not answered within 0.1 s")
         it.runner.reconfigure(instance(provider, "b"))
         eventually_sync(lambda: "setup b" in provider.world.events)

@@ -12,7 +12,7 @@ from consumers import LOG, Options, Recorder, at, instance, phase_is, recorder, 
 
 from discovery import ApplyError, CannotStartError, Health, Update
 from discovery.consuming.runner import ConsumerRunner
-from discovery.hosting.isolation import Phase
+from discovery.hosting.isolation import Phase, Timing
 from discovery.testing import eventually_sync, within
 
 
@@ -116,10 +116,7 @@ def test_an_apply_that_never_ends_is_cancelled_at_stop_and_torn_down(tmp_path: P
     assert runner.status.phase is Phase.STOPPED
 
 
-def test_a_teardown_after_an_apply_that_finished_in_time_is_not_cut_short(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("discovery.consuming.runner.FINISH_GRACE", 0.2)
+def test_a_teardown_after_an_apply_that_finished_in_time_is_not_cut_short(tmp_path: Path) -> None:
     entered = threading.Event()
 
     async def apply(self: Recorder, update: Update) -> None:
@@ -131,7 +128,7 @@ def test_a_teardown_after_an_apply_that_finished_in_time_is_not_cut_short(
         self.events.append("torn down")
 
     consumer = recorder(apply=apply, teardown=teardown)
-    runner = ConsumerRunner(instance(consumer), tmp_path, LOG)
+    runner = ConsumerRunner(instance(consumer), tmp_path, LOG, timing=Timing(finish_grace=0.2))
     runner.offer(at(1, 80))
     runner.start()
     assert entered.wait(within(5))
@@ -166,9 +163,9 @@ def test_a_teardown_may_time_out_what_it_waits_for(tmp_path: Path) -> None:
 
 
 def test_a_stop_during_the_teardown_after_a_failed_setup_ends_it_without_waiting_to_try_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("discovery.hosting.isolation.delays", lambda: iter([60.0]))
+    timing = Timing(setup_retries=lambda: iter([60.0]))
     entered = threading.Event()
 
     async def setup(self: Recorder) -> None:
@@ -178,7 +175,7 @@ def test_a_stop_during_the_teardown_after_a_failed_setup_ends_it_without_waiting
         entered.set()
         await asyncio.sleep(0.5)
 
-    runner = ConsumerRunner(instance(recorder(setup=setup, teardown=teardown)), tmp_path, LOG)
+    runner = ConsumerRunner(instance(recorder(setup=setup, teardown=teardown)), tmp_path, LOG, timing=timing)
     runner.start()
     assert entered.wait(within(5))
     runner.stop()

@@ -24,11 +24,9 @@ from discovery.consuming.runner import ConsumerInstance, ConsumerRunner
 from discovery.daemon.instances import Instances
 from discovery.daemon.once import apply_once, preview, survey
 from discovery.daemon.validation import NOTHING, validate_instances
-from discovery.hosting import isolation
 from discovery.hosting.directories import Directories
-from discovery.hosting.isolation import Phase
+from discovery.hosting.isolation import Phase, Timing
 from discovery.providing.runner import ProviderInstance
-from discovery.system import either
 from discovery.system.either import Ready, completed, iterated
 from discovery.testing import ConsumerContract, ProviderContract, eventually, eventually_sync, within
 
@@ -92,15 +90,14 @@ def test_a_plain_method_that_blocks_harms_no_other_instance(tmp_path: Path) -> N
         leave.set()
 
 
-def test_a_plain_health_that_blocks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "HEALTH_TIMEOUT", 0.05)
+def test_a_plain_health_that_blocks_is_reported(tmp_path: Path) -> None:
     leave = threading.Event()
 
     def health(self: Plain) -> Health:
         leave.wait(within(30))
         return Health()
 
-    with running(made(plain(health=health)), tmp_path) as runner:
+    with running(made(plain(health=health)), tmp_path, Timing(health_timeout=0.05)) as runner:
         eventually_sync(lambda: str(runner.status.problem).startswith("its health has not answered within"))
         leave.set()
         eventually_sync(lambda: runner.status.problem is None)
@@ -147,8 +144,7 @@ async def test_a_single_pass_and_the_checks_of_a_configuration(tmp_path: Path) -
     assert list(surveyed["finds"].candidates) == ["web/127.0.0.1:80"]
 
 
-def test_a_plain_generator_blocks_neither_checks_nor_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(either, "STEP_SECONDS", 0.1)
+def test_a_plain_generator_blocks_neither_checks_nor_the_end(tmp_path: Path) -> None:
     verdicts = [Verdict.PASSING]
     probes: list[float] = []
     leave = threading.Event()
@@ -165,7 +161,8 @@ def test_a_plain_generator_blocks_neither_checks_nor_the_end(tmp_path: Path, mon
         finally:
             closed.set()
 
-    with providers.running(providers.instance(providers.finder(None, discover=discover)), tmp_path) as it:
+    made = providers.instance(providers.finder(None, discover=discover))
+    with providers.running(made, tmp_path, Timing(step=0.1)) as it:
         it.publishes(80)
         verdicts[0] = Verdict.FAILING
         it.publishes()  # while the generator blocks

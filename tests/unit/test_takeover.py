@@ -148,17 +148,14 @@ async def test_a_key_that_is_handed_over_before_all_keys_are_written_is_not_take
             assert isinstance(first.status.failing["web/a"], HandedOverError)
 
 
-async def test_owners_that_do_not_answer_do_not_keep_other_owners_from_being_asked(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("discovery.providing.takeovers._TURN_SECONDS", 0.05)
+async def test_owners_that_do_not_answer_do_not_keep_other_owners_from_being_asked() -> None:
     registry = MemoryRegistry()
     silent = [backend(id=f"{number:02}") for number in range(20)]
     for each in silent:
         registry.put_raw(each.key, OTHERS)
     async with registering(registry, A, owner="old") as old:
         await eventually(lambda: old.status.registered == {"web/a"})
-        async with registering(registry, *silent, A, takeover=True) as new:
+        async with registering(registry, *silent, A, takeover=True, turn_seconds=0.05) as new:
             await eventually(lambda: new.status.registered == {"web/a"})
 
 
