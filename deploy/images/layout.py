@@ -39,7 +39,6 @@ _NEVER_LOADED = ("rich", "pygments", "markdown_it", "markdown_it_py", "mdurl")
 _PASSWD = f"root:x:0:0:root:/:/\nnobody:x:65534:65534:nobody:/:/\ndiscovery:x:{USER}:{USER}::/var/lib/discovery:/\n"
 _GROUP = f"root:x:0:\nnogroup:x:65534:\ndiscovery:x:{USER}:\n"
 _COMMAND = f"#!/{_ENVIRONMENT}/bin/python\nimport sys\n\nfrom discovery.cli import main\n\nsys.exit(main())\n"
-_APACHE_MODULES = ("mpm_event", "authz_core", "dir", "headers", "status")
 
 
 class MissingError(Exception):
@@ -154,15 +153,14 @@ def _certificates(root: Path) -> None:
 
 def _apache(root: Path) -> None:
     program = _program("apache2", "apache2-bin")
-    modules = [Path("/usr/lib/apache2/modules", f"mod_{name}.so") for name in _APACHE_MODULES]
+    configuration = (HERE / "examples/apache.conf").read_text()
+    modules = map(Path, re.findall(r"^LoadModule \S+ (\S+)$", configuration, re.MULTILINE))
     _foundation(root)
     for place in ("run", "tmp"):
         _directory(root / place, mode=0o1777)
     # The last is loaded while Apache runs, which ldd does not know.
     _copy_programs(root, [program, *modules, _loadable("libgcc_s.so.1")])
-    lines = "".join(f"LoadModule {name}_module {path}\n" for name, path in zip(_APACHE_MODULES, modules, strict=True))
-    configuration = (HERE / "examples/apache.conf").read_text()
-    _write(root / "etc/apache2/apache2.conf", (lines + configuration).encode())
+    _write(root / "etc/apache2/apache2.conf", configuration.encode())
     _write(root / "srv/index.html", b"hello from apache\n")
 
 

@@ -1,6 +1,5 @@
 """The images in place of those of 2014, with the arguments and links of the tutorial's command lines."""
 
-import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -10,9 +9,10 @@ import pytest
 from docker.models.containers import Container
 from docker_lab import DockerEngine
 from histories import RegistryHistory
+from relays import relayed
 
 from discovery.system.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync, free_port, require_program, within
+from discovery.testing import eventually_sync, free_port, within
 
 SOCKET = "/var/run/docker.sock"
 BAR_SECONDS = 3.0
@@ -38,12 +38,8 @@ def services(etcd: EmbeddedEtcd) -> Iterator[RegistryHistory]:
 @pytest.fixture
 def at_the_gateway(images: DockerEngine, etcd: EmbeddedEtcd) -> Iterator[str]:
     """Return the HOST:PORT at which containers reach etcd."""
-    port = free_port()
-    listen = f"TCP-LISTEN:{port},bind={images.gateway},fork,reuseaddr"
-    relay = subprocess.Popen([require_program("socat", wheel=False), listen, f"TCP:127.0.0.1:{etcd.port}"])
-    yield f"{images.gateway}:{port}"
-    relay.kill()
-    relay.wait()
+    with relayed(images.gateway, etcd.port) as relay:
+        yield relay
 
 
 @pytest.fixture

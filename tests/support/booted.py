@@ -4,7 +4,6 @@ Its programs are this machine's, from /usr. It is on the network of the engine, 
 """
 
 import io
-import subprocess
 import sys
 import sysconfig
 import tarfile
@@ -17,9 +16,10 @@ import pytest
 from docker.models.containers import Container
 from docker_lab import DockerEngine
 from histories import RegistryHistory
+from relays import relayed
 
 from discovery.system.embedded import EmbeddedEtcd
-from discovery.testing import cannot_run, eventually_sync, free_port, require_program
+from discovery.testing import cannot_run, eventually_sync
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -58,12 +58,8 @@ _BASE = {
 @pytest.fixture
 def registry_url(docker_engine: DockerEngine, registry: RegistryHistory, etcd: EmbeddedEtcd) -> Iterator[str]:
     """Return the URL of the registry for machines and containers, which reach etcd through a relay."""
-    port = free_port()
-    listen = f"TCP-LISTEN:{port},bind={docker_engine.gateway},fork,reuseaddr"
-    relay = subprocess.Popen([require_program("socat", wheel=False), listen, f"TCP:127.0.0.1:{etcd.port}"])
-    yield f"etcd://{docker_engine.gateway}:{port}{registry.prefix}"
-    relay.kill()
-    relay.wait()
+    with relayed(docker_engine.gateway, etcd.port) as relay:
+        yield f"etcd://{relay}{registry.prefix}"
 
 
 class Booted:

@@ -29,6 +29,8 @@ class Directory(Provider[Options]):
 
     Config = Options
     checks: ClassVar[tuple[Check, ...]] = (Check(Fine()),)
+    pause: ClassVar[float] = 0.01
+    """Seconds between two looks."""
 
     def backend(self, name: str, port: int) -> Backend:
         return Backend("web", name, "127.0.0.1", port)
@@ -52,7 +54,16 @@ class Directory(Provider[Options]):
             if (now := self.look()) != seen:
                 seen = now
                 yield now
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(self.pause)
+
+
+class YieldsEachLook(Directory):
+    """Yields what it finds at each look, also what it found before."""
+
+    async def discover(self) -> AsyncGenerator[Inventory, None]:
+        while True:
+            yield self.look()
+            await asyncio.sleep(self.pause)
 
 
 class DirectoryContract(ProviderContract):

@@ -3,9 +3,8 @@
 import signal
 import subprocess
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import docker
@@ -30,6 +29,7 @@ class Engine(ABC):
         """Describe the engine; its directory and whatever else it has begin with the block."""
         self.live_restore = live_restore
         self._place: LabDirectory
+        self._removal: ExitStack
         self._process: subprocess.Popen[bytes] | None = None
         self._spawned: list[subprocess.Popen[bytes]] = []
         self._clients: list[docker.DockerClient] = []
@@ -122,24 +122,21 @@ class Engine(ABC):
     def __enter__(self) -> Self:
         """Create the namespace and start the engine."""
         sweep()
-        self._place = LabDirectory()
-        try:
+        with ExitStack() as removal:
+            self._place = LabDirectory()
+            removal.callback(self._reap)
+            removal.callback(self._place.remove)
+            removal.callback(self._close_clients)
             self._make_network()
             self._start_containerd()
             self.start()
             self._prepare()
-        except BaseException:  # an interruption, too, must leave nothing behind; raised again
-            self.__exit__(None, None, None)
-            raise
+            self._removal = removal.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove everything."""
-        self._close_clients()
-        self._place.remove()
-        self._reap()
+        self._removal.close()
 
     @property
     def _dockerd(self) -> subprocess.Popen[bytes]:

@@ -9,38 +9,15 @@ from pathlib import Path
 
 from discovery.system.embedded import find_program
 
-_MODULES = Path("/usr/lib/apache2/modules")
-_APACHE_MODULES = ("mpm_event", "authz_core", "dir", "headers", "status")
-_APACHE_CONFIG = """\
-ServerName apache.invalid
-Listen ${{PORT}}
-PidFile /run/httpd.pid
-{modules}
-User nobody
-Group nogroup
-ErrorLog /dev/stderr
-LogLevel warn
-StartServers 1
-ServerLimit 2
-ThreadsPerChild 25
-MaxRequestWorkers 50
-ExtendedStatus On
-DocumentRoot /srv
-DirectoryIndex index.html
-Header always set X-Container ${{HOSTNAME}}
-<Location /server-status>
-    SetHandler server-status
-</Location>
-"""
+_APACHE_CONFIG = Path(__file__).parents[2] / "images/examples/apache.conf"
+"""The configuration of the image `apache` of deploy/images."""
 
 
 def apache_image() -> bytes:
     """Return a build context for Debian's Apache httpd with mod_status; the header X-Container names the container."""
     binary = find_program("apache2")
-    modules = {name: _MODULES / f"mod_{name}.so" for name in _APACHE_MODULES}
-    config = _APACHE_CONFIG.format(
-        modules="\n".join(f"LoadModule {name}_module {path}" for name, path in modules.items())
-    )
+    config = _APACHE_CONFIG.read_text()
+    modules = map(Path, re.findall(r"^LoadModule \S+ (\S+)$", config, re.MULTILINE))
     # It is loaded while running, to cancel threads, so that ldd does not know.
     dlopened = next(
         Path(line.split()[-1]) for line in _output("ldconfig", "-p").splitlines() if "libgcc_s.so.1" in line
@@ -52,7 +29,7 @@ def apache_image() -> bytes:
         Path("/srv/index.html"): b"hello from apache\n",
         Path("/run/.keep"): b"",
     }
-    files |= {path: path for path in _libraries([binary, *modules.values(), dlopened])}
+    files |= {path: path for path in _libraries([binary, *modules, dlopened])}
     dockerfile = (
         "FROM scratch\nADD root.tar /\nENV PORT=80\nSTOPSIGNAL SIGWINCH\nEXPOSE 80\n"
         f'CMD ["{binary}", "-DFOREGROUND", "-f", "/etc/httpd.conf"]\n'

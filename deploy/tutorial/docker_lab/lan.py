@@ -6,9 +6,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import docker
@@ -34,6 +33,7 @@ class Lan:
         """Describe the network; it begins with the block."""
         self.addresses = tuple(ipaddress.IPv4Interface(address) for address in addresses)
         self._place: LabDirectory
+        self._removal: ExitStack
 
     @property
     def name(self) -> str:
@@ -48,8 +48,9 @@ class Lan:
     def __enter__(self) -> Self:
         """Create the network."""
         sweep()
-        self._place = LabDirectory()
-        try:
+        with ExitStack() as removal:
+            self._place = LabDirectory()
+            removal.callback(self._place.remove)
             name = self._place.name = self._place.path.name
             run("ip", "netns", "add", name)
             inside = ("ip", "-n", name)
@@ -58,16 +59,12 @@ class Lan:
             for address in self.addresses:
                 run(*inside, "address", "add", str(address), "dev", _BRIDGE)
             run(*inside, "link", "set", _BRIDGE, "up")
-        except BaseException:  # an interruption, too, must leave nothing behind; raised again
-            self.__exit__(None, None, None)
-            raise
+            self._removal = removal.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove the network and its directory."""
-        self._place.remove()
+        self._removal.close()
 
 
 class Machine(Engine):

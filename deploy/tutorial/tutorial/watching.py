@@ -2,7 +2,6 @@
 
 import time
 from threading import Event, Thread
-from types import TracebackType
 from typing import Self
 
 from discovery.demo.processes import DemoProcess
@@ -30,9 +29,7 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End."""
         self._stop.set()
         self._thread.join()

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import ClassVar
 
 import pytest
-from sound_providers import Directory, DirectoryContract, Options
+from sound_providers import Directory, DirectoryContract, Options, YieldsEachLook
 from wrong_plugins import messages
 
 from discovery import Inventory
@@ -35,21 +35,12 @@ class WaitsBeforeEachInventory(Directory):
             yield self.look()
 
 
-class WaitsAfterEachInventory(Directory):
-    async def discover(self) -> AsyncGenerator[Inventory, None]:
-        while True:
-            yield self.look()
-            await asyncio.sleep(1)
+class WaitsAfterEachInventory(YieldsEachLook):
+    pause = 1.0
 
 
 class YieldsWhatDiffersEachSecond(Directory):
-    async def discover(self) -> AsyncGenerator[Inventory, None]:
-        seen = None
-        while True:
-            if (now := self.look()) != seen:
-                seen = now
-                yield now
-            await asyncio.sleep(1)
+    pause = 1.0
 
 
 class BlocksAndAdopts(BlocksBeforeEachInventory):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from pydantic import ConfigDict
-from sound_providers import Directory, DirectoryContract, Fine, Options
+from sound_providers import Directory, DirectoryContract, Fine, Options, YieldsEachLook
 from wrong_plugins import faults, message, messages
 
 from discovery import Backend, Check, Context, Inventory, Outcome, PluginConfig
@@ -95,11 +95,8 @@ class NeverPauses(Directory):
             yield self.look()
 
 
-class YieldsAsOftenAsItCan(Directory):
-    async def discover(self) -> AsyncGenerator[Inventory, None]:
-        while True:
-            yield self.look()
-            await asyncio.sleep(0)
+class YieldsAsOftenAsItCan(YieldsEachLook):
+    pause = 0.0
 
 
 class SleepsOnTheLoop(Directory):

@@ -2,7 +2,6 @@
 
 import io
 import re
-import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
@@ -13,9 +12,10 @@ import pytest
 from docker.models.containers import Container
 from docker_lab import DockerEngine
 from histories import RegistryHistory
+from relays import relayed
 
 from discovery.system.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync, free_port, require_program
+from discovery.testing import eventually_sync
 
 ROOT = Path(__file__).parents[4]
 SOCKET = "/run/docker.sock"
@@ -41,12 +41,8 @@ def root_of_programs() -> bytes:
 @pytest.fixture
 def registry_url(docker_engine: DockerEngine, registry: RegistryHistory, etcd: EmbeddedEtcd) -> Iterator[str]:
     """Return the URL of the registry for containers, which reach etcd through a relay."""
-    port = free_port()
-    listen = f"TCP-LISTEN:{port},bind={docker_engine.gateway},fork,reuseaddr"
-    relay = subprocess.Popen([require_program("socat", wheel=False), listen, f"TCP:127.0.0.1:{etcd.port}"])
-    yield f"etcd://{docker_engine.gateway}:{port}{registry.prefix}"
-    relay.kill()
-    relay.wait()
+    with relayed(docker_engine.gateway, etcd.port) as relay:
+        yield f"etcd://{relay}{registry.prefix}"
 
 
 @pytest.fixture
