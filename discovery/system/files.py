@@ -19,11 +19,15 @@ def write_atomically(path: Path, data: bytes | Sequence[bytes], mode: int = 0o64
     A reader finds the old contents or the new contents, never a part. The directory of `path` must exist; `mode` is the
     mode of the new file, whatever the umask. The function writes a temporary file, syncs the file, renames the file and
     syncs the directory, and so blocks until the disk has the data. Without `durable` the function does not wait for the
-    disk, and a crash of the machine may lose the data. Raises OSError; the old file then stands, except if only the
-    last sync failed. From any thread.
+    disk, and a crash of the machine may lose the data. Raises OSError, which names `path`; the old file then stands,
+    except if only the last sync failed. From any thread.
     """
     with _opened(path.parent) as directory:
-        write_within(directory, path.name, data, mode, durable=durable)
+        try:
+            write_within(directory, path.name, data, mode, durable=durable)
+        except OSError as error:
+            # The temporary file has another name each time, which helps nobody and makes one failure look like many.
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync_directory(path: Path) -> None:

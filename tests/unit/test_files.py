@@ -93,6 +93,17 @@ class TestWriteAtomically:
             write_atomically(tmp_path / "directory", b"x")
         assert list(tmp_path.iterdir()) == [tmp_path / "directory"]
 
+    def test_an_error_names_the_file_and_no_temporary_one(self, tmp_path: Path) -> None:
+        (tmp_path / "directory").mkdir()
+        reasons = []
+        for path in (tmp_path / "directory", Path("/proc/file"), tmp_path / "directory"):
+            with pytest.raises(OSError, match=f"'{path}'") as raised:
+                write_atomically(path, b"x")
+            assert raised.value.filename2 is None
+            reasons.append(str(raised.value))
+        assert ".tmp" not in "".join(reasons)
+        assert reasons[0] == reasons[2], "the same failure reads the same each time"
+
     def test_readers_see_the_old_or_the_new(self, tmp_path: Path) -> None:
         path, versions = tmp_path / "file", [b"a" * 100_000, b"b" * 100_000]
         path.write_bytes(versions[0])
