@@ -46,10 +46,12 @@ def place_of(path: Path) -> Place:
         return Place(real)
     except OSError as error:
         raise ApplyError(f"{path} cannot be read: {error.strerror}") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)  # `open` takes no descriptor of a directory, and would leave it open
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise ApplyError(f"{path} is {kind}: name a file")
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ApplyError(f"{path} is no regular file: name a file")
         return Place(
             real, file.read(), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, _attributes(descriptor)
         )

@@ -311,6 +311,11 @@ async def test_a_program_is_run_reloaded_adopted_and_started_again(tmp_path: Pat
         ({"prove": "http://127.0.0.1:99999/"}, "is not the address of a request"),
         ({"reload": {"url": "http:///x"}}, "is not the address of a request"),
         ({"check": "nginx -t"}, "is text, which would need a shell: write the program and its arguments as a list"),
+        (
+            {"reload": "nginx -s reload"},
+            "is text, which would need a shell: write the program and its arguments as a list",
+        ),
+        ({"run": "nginx -g x"}, "is text, which would need a shell: write the program and its arguments as a list"),
         ({"reload": {"signal": "HUP"}}, "the signal of 'reload' needs a program: set its 'pid_file', or 'run'"),
         ({"reload": {"signal": "NONE", "pid_file": "/x"}}, "'NONE' is not the name of a signal"),
         ({"reload": {"command": ["x"], "url": "http://x"}}, "exactly one of 'command', 'signal' and 'url'"),
@@ -319,7 +324,9 @@ async def test_a_program_is_run_reloaded_adopted_and_started_again(tmp_path: Pat
         ({"files": [{"template": "/x", "file": "/y", "format": "toml"}]}, "should be 'nginx', 'apache', 'caddyfile'"),
         ({"files": [{"template": "builtin:json"}]}, "Field required"),
         ({"files": [{"template": "builtin:json", "file": "/x", "check": [7, "{file}"]}]}, "a valid string"),
-        ({"files": [{"template": "builtin:json", "file": "/x", "mode": 644}]}, 'write text such as "0644"'),
+        ({"files": [{"template": "builtin:json", "file": "/x", "mode": 644}]}, "644 is not the mode of a file: write"),
+        ({"files": [{"template": "builtin:json", "file": "/x", "mode": "rw-"}]}, "'rw-' is not the mode of a file"),
+        ({"files": [{"template": "builtin:json", "file": "/x", "mode": "7777"}]}, "'7777' is not the mode of a file"),
         ({"files": [{"template": "builtin:json", "file": "/x", "check": ["x"]}]}, "names the staged file as '{file}'"),
         ({"files": [{"template": "builtin:json", "file": "/x"}] * 2}, "two templates write /x"),
         ({"files": [{"template": "builtin:json", "file": f} for f in ("/x", "/y/../x")]}, "two templates write /x"),
@@ -331,3 +338,14 @@ def test_a_mistake_is_told_with_the_way_out(options: dict[str, Any], message: st
         TemplateConsumer.Config.model_validate({"files": [{"template": "builtin:json", "file": "/y"}], **options})
     (error,) = caught.value.errors()
     assert message in error["msg"]
+
+
+async def test_a_directory_in_the_place_of_a_file_is_named_and_nothing_stays_open(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    config = {"files": [{"template": "builtin:json", "file": str(tmp_path / "place")}]}
+    async with driven(TemplateConsumer, config, tmp_path) as driver:
+        before = len([*Path("/proc/self/fd").iterdir()])
+        for _ in range(10):
+            with pytest.raises(ApplyError, match="place is a directory: name a file"):
+                await driver.apply()
+        assert len([*Path("/proc/self/fd").iterdir()]) < before + 10

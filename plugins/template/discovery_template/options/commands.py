@@ -46,7 +46,7 @@ def _signal(value: object) -> object:
 
 
 def _table(value: object) -> object:
-    return {"command": value} if isinstance(value, list | tuple) else value
+    return {"command": _command(value)} if isinstance(value, str | list | tuple) else value
 
 
 def _proof(value: object) -> object:

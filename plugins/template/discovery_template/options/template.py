@@ -1,6 +1,7 @@
 """Options of the consumer `template`."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,16 +28,13 @@ _OF_BUILT_IN: dict[str, FormatName] = {
 
 
 def _mode(value: object) -> object:
+    mode = -1  # a number is refused, too: 644 is not 0o644
     if isinstance(value, str):
-        try:
-            value = int(value, 8)
-        except ValueError:
-            value = -1
-    elif isinstance(value, int):
-        value = -1  # 644 is not 0o644
-    if not isinstance(value, int) or not 0 <= value <= 0o777:
+        with suppress(ValueError):
+            mode = int(value, 8)
+    if not 0 <= mode <= 0o777:
         raise ValueError(f'{format_value(value)} is not the mode of a file: write text such as "0644"')
-    return value
+    return mode
 
 
 def _absolute(path: Path) -> Path:
