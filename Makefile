@@ -30,7 +30,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo tutorial images etcd envoy resolved coredns test test-current test-faults test-docker test-swap test-all lint format bench version dist platforms clean
+.PHONY: help demo tutorial images etcd envoy resolved coredns registrator test test-current test-faults test-docker test-swap test-all lint format bench version dist platforms clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -58,6 +58,9 @@ resolved: $(VENV)/.dev ## Debian's systemd-resolved for a test: extracted and no
 coredns: $(VENV)/.dev ## CoreDNS for one of `make test-all`: built with Go (a minute or two, once), kept in your cache directory
 	@$(BIN)/python tests/support/coredns_build.py
 
+registrator: $(VENV)/.dev ## registrator for one of `make test-all`: built with Go (a minute, once), kept in your cache directory
+	@$(BIN)/python tests/support/registrator_build.py
+
 test: $(VENV)/.bytecode ## The tests, in parallel, without the slow faults, Docker and loaded programs
 	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker and not swap $(SHORT)" $(ARGS)
 
@@ -80,6 +83,7 @@ test-swap: $(VENV)/.dev ## The tests of programs in place of HAProxy, under load
 	@$(BIN)/pytest -n $(SWAP_JOBS) --dist load --maxschedchunk 1 -m "swap $(SHORT)" $(ARGS)
 
 test-all: etcd envoy resolved coredns ## All of these tests, with every case that they leave out, on every version of etcd; as root
+	@$(MAKE) --no-print-directory registrator || echo "without registrator its test is skipped" >&2
 	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker test-swap SHORT=
 
 lint: $(VENV)/.dev ## Ruff's checks and formatting, and mypy --strict

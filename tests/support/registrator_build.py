@@ -1,0 +1,35 @@
+"""registrator, built once from its Go module: `make registrator` runs this file."""
+
+import sys
+from pathlib import Path
+
+from go_toolchain import build_once, run
+
+from discovery.errors import DiscoveryError
+
+_COMMIT = "6bfadbc6decd4c5655044e77cd807985ea5360de"
+"""The last one of May 2025, after version 7.4; its tags are no versions of Go modules."""
+NAME = f"registrator-{_COMMIT[:12]}"
+"""The name of the program in the cache."""
+_MODULE = "github.com/gliderlabs/registrator"
+
+
+def build(*, install_go: bool = False) -> Path:
+    """The built program; see `build_once`."""
+    return build_once(NAME, _make, install_go=install_go, command="make registrator")
+
+
+def _make(go: Path, directory: Path) -> Path:
+    source = directory / "source"
+    source.mkdir()
+    run(go, source, "mod", "init", "build")
+    run(go, source, "get", f"{_MODULE}@{_COMMIT}")
+    run(go, source, "build", "-o", str(directory / "registrator"), _MODULE)
+    return directory / "registrator"
+
+
+if __name__ == "__main__":
+    try:
+        print(build(install_go=True))
+    except DiscoveryError as error:
+        sys.exit(str(error))
