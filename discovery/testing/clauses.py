@@ -56,6 +56,8 @@ def raising(kind: type[Exception], match: str = "") -> Iterator[None]:
     expected = kind.__name__ + (f" with {match!r}" if match else "")
     try:
         yield
+    except HangError:
+        raise
     except kind as error:
         expect(match in str(error), expected, describe(error))
     except Exception as error:

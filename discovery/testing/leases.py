@@ -4,174 +4,149 @@ import asyncio
 
 from discovery.codec import Record, decode, encode
 from discovery.errors import LeaseLostError, RecordError
-from discovery.registry import Registry
-from discovery.testing.builders import backend
-from discovery.testing.clauses import clause, equal, expect, raising
+from discovery.testing.clauses import equal, expect, raising
 from discovery.testing.follower import contents, following
-from discovery.testing.place import KEY, PLAIN, RegistryPlace
+from discovery.testing.place import PLAIN
+from discovery.testing.stage import SharedPlace, Stage, shared
+
+_PUTS = 10
+"""Backends that are put at once: more than a connection sends in one step."""
 
 
-class LeaseContract(RegistryPlace):
+class LeaseContract(SharedPlace):
     """Tests of the records that a lease writes, how long a record stands, and what the owner of a lease learns."""
 
-    @clause
-    def test_a_lease_writes_the_record_with_its_owner(self) -> None:
+    @shared
+    async def test_a_lease_writes_the_record_with_its_owner(self, stage: Stage) -> None:
         """The owner decides who may change a record, and the TTL when a reader gives up a machine that is dead."""
-
-        async def check(registry: Registry) -> None:
-            web = backend(labels={"zone": "a"}, weight=3)
-            lease = await self._call("open_lease", registry.open_lease("host-1", self.ttl))
+        web = stage.backend(labels={"zone": "a"}, weight=3)
+        async with stage.lease(stage.registry) as lease:
             await self._call("put", lease.put(web))
-            record = decode(web.key, (await contents(registry))[web.key])
+            record = decode(web.key, (await contents(stage.registry))[web.key])
             expect(isinstance(record, Record), "a valid record", record)
             assert isinstance(record, Record)
-            equal((record.backend, record.owner, record.ttl), (web, "host-1", lease.ttl))
-            equal(lease.owner, "host-1")
+            equal((record.backend, record.owner, record.ttl), (web, stage.owner("host-1"), lease.ttl))
+            equal(lease.owner, stage.owner("host-1"))
             ttl: object = lease.ttl
             near = isinstance(ttl, int | float) and self.ttl * 0.99 <= ttl <= self.ttl * 2 + 1
             expect(near, f"a lease of {self.ttl:g} s, as asked for", ttl)
-            await self._call("close", lease.close())
 
-        self._run(check)
-
-    @clause
-    def test_leased_records_are_told_with_their_ttl(self) -> None:
+    @shared
+    async def test_leased_records_are_told_with_their_ttl(self, stage: Stage) -> None:
         """After a gap the removal of a leased record is held for its TTL; other removals count at once."""
+        key, plain = stage.backend().key, stage.key("db/b")
+        await stage.write(plain, PLAIN)
+        async with following(stage.registry) as follower:
+            if follower.leases is None:
+                return  # the registry reports no leases: consumers then apply every removal at once
+            async with stage.lease(stage.registry) as lease:
+                await self._call("put", lease.put(stage.backend()))
+                await follower.lists(plain, key)
+                equal(follower.leases, {key: lease.ttl})
+                async with following(stage.another) as other:
+                    equal(other.leases, {key: lease.ttl})
+                await stage.remove(key)
+                await stage.write(key, PLAIN)
+                await follower.sees(key, PLAIN)
+                equal(follower.leases, {})
 
-        async def check(registry: Registry) -> None:
-            await self.write("db/b", PLAIN)
-            async with following(registry) as follower:
-                if follower.leases is None:
-                    return  # the registry reports no leases: consumers then apply every removal at once
-                async with self._lease(registry) as lease:
-                    await self._call("put", lease.put(backend()))
-                    await follower.lists("db/b", KEY)
-                    equal(follower.leases, {KEY: lease.ttl})
-                    async with following(self._another()) as other:
-                        equal(other.leases, {KEY: lease.ttl})
-                    await self.remove(KEY)
-                    await self.write(KEY, PLAIN)
-                    await follower.sees(KEY, PLAIN)
-                    equal(follower.leases, {})
-
-        self._run(check)
-
-    @clause
-    def test_a_record_outlives_its_ttl_while_its_owner_lives(self) -> None:
+    @shared
+    async def test_a_record_outlives_its_ttl_while_its_owner_lives(self, stage: Stage) -> None:
         """A lease renews itself: a record that blinks takes a living backend out of service."""
-
-        async def check(registry: Registry) -> None:
-            async with following(registry) as follower, self._lease(registry) as lease:
-                await self._call("put", lease.put(backend()))
-                await follower.lists(KEY)
-                told = len(follower.deltas)
+        async with following(stage.registry) as follower, stage.lease(stage.registry) as lease:
+            await self._call("put", lease.put(stage.backend()))
+            await follower.lists(stage.backend().key)
+            told = len(follower.deltas)
+            async with stage.resting():
                 await asyncio.sleep(self.ttl * 1.5)
-                equal(follower.deltas[told:], [])
+            follower.raise_end()
+            equal(follower.deltas[told:], [])
 
-        self._run(check)
-
-    @clause
-    def test_putting_the_same_again_writes_nothing(self) -> None:
+    @shared
+    async def test_putting_the_same_again_writes_nothing(self, stage: Stage) -> None:
         """A registrar puts all of its records after each doubt: each write is a change for every consumer."""
+        web, last = stage.backend(), stage.backend(id="last")
+        async with following(stage.registry) as follower:
+            for each in (web, web, web, last):
+                await self._call("put", stage.first.put(each))
+            await follower.lists(web.key, last.key)
+            equal(sum(web.key in delta.puts for delta in follower.deltas), 1)
 
-        async def check(registry: Registry) -> None:
-            async with following(registry) as follower, self._lease(registry) as lease:
-                for _ in range(3):
-                    await self._call("put", lease.put(backend()))
-                await self._call("put", lease.put(backend(id="last")))
-                await follower.lists(KEY, "web/last")
-                equal(sum(KEY in delta.puts for delta in follower.deltas), 1)
-
-        self._run(check)
-
-    @clause
-    def test_a_change_and_a_delete_through_a_lease_arrive(self) -> None:
+    @shared
+    async def test_a_change_and_a_delete_through_a_lease_arrive(self, stage: Stage) -> None:
         """A backend that drains changes its record, and a backend that stops is withdrawn at once."""
+        key = stage.backend().key
+        async with following(stage.registry) as follower, stage.lease(stage.registry) as lease:
+            for weight in (1, 2):
+                await self._call("put", lease.put(stage.backend(weight=weight)))
+                await follower.sees(key, encode(stage.backend(weight=weight), lease.owner, lease.ttl))
+            async with stage.lease(stage.another) as later:  # a daemon that was started again
+                await self._call("put", later.put(stage.backend(weight=3)))
+                await follower.sees(key, encode(stage.backend(weight=3), later.owner, later.ttl))
+                blinks = [delta for delta in follower.deltas if key in delta.deletes]
+                expect(not blinks, "a change of a record, and never its removal before", blinks)
+                await self._call("delete", lease.delete(stage.backend(weight=3)))
+                there = await contents(stage.registry)
+                expect(key in there, "the record, which another lease holds", there)
+            await self._call("put", lease.put(stage.backend(weight=2)))
+            await self._call("delete", lease.delete(stage.backend()))
+            await follower.sees(key, None)
+            await self._call("delete", lease.delete(stage.backend()))
 
-        async def check(registry: Registry) -> None:
-            async with following(registry) as follower, self._lease(registry) as lease:
-                for weight in (1, 2):
-                    await self._call("put", lease.put(backend(weight=weight)))
-                    await follower.sees(KEY, encode(backend(weight=weight), lease.owner, lease.ttl))
-                async with self._lease(self._another(), lease.owner) as later:  # a daemon that was started again
-                    await self._call("put", later.put(backend(weight=3)))
-                    await follower.sees(KEY, encode(backend(weight=3), later.owner, later.ttl))
-                    blinks = [delta for delta in follower.deltas if KEY in delta.deletes]
-                    expect(not blinks, "a change of a record, and never its removal before", blinks)
-                    await self._call("delete", lease.delete(backend(weight=3)))
-                    expect(KEY in (there := await contents(registry)), "the record, which another lease holds", there)
-                await self._call("put", lease.put(backend(weight=2)))
-                await self._call("delete", lease.delete(backend()))
-                await follower.sees(KEY, None)
-                await self._call("delete", lease.delete(backend()))
-
-        self._run(check)
-
-    @clause
-    def test_what_no_reader_would_accept_is_not_written(self) -> None:
+    @shared
+    async def test_what_no_reader_would_accept_is_not_written(self, stage: Stage) -> None:
         """A record that readers reject is not used, and its writer alone can report the fault."""
+        with raising(RecordError):
+            await self._call("put", stage.first.put(stage.backend(host="not a host")))
+        equal(await contents(stage.registry), {})
 
-        async def check(registry: Registry) -> None:
-            async with self._lease(registry) as lease:
-                with raising(RecordError):
-                    await self._call("put", lease.put(backend(host="not a host")))
-            equal(await contents(registry), {})
-
-        self._run(check)
-
-    @clause
-    def test_closing_a_lease_withdraws_its_records_alone(self) -> None:
+    @shared
+    async def test_closing_a_lease_withdraws_its_records_alone(self, stage: Stage) -> None:
         """A provider that stops withdraws its own records, and nothing else."""
+        own, others, plain = [stage.backend(id="1"), stage.backend(id="2")], stage.backend(id="3"), stage.key("db/b")
+        await stage.write(plain, PLAIN)
+        async with following(stage.registry) as follower, stage.lease(stage.registry) as lease:
+            await self._call("puts", asyncio.gather(*(lease.put(each) for each in own), stage.second.put(others)))
+            await follower.lists(plain, others.key, *(each.key for each in own))
+            await self._call("close", lease.close())
+            await follower.lists(plain, others.key)
 
-        async def check(registry: Registry) -> None:
-            await self.write("db/b", PLAIN)
-            async with following(registry) as follower:
-                async with self._lease(registry, "first") as first, self._lease(self._another(), "second") as second:
-                    await self._call("put", first.put(backend(id="1")))
-                    await self._call("put", first.put(backend(id="2")))
-                    await self._call("put", second.put(backend(id="3")))
-                    await follower.lists("db/b", "web/1", "web/2", "web/3")
-                    await self._call("close", first.close())
-                    await self._call("close", first.close())
-                    await follower.lists("db/b", "web/3")
-                await follower.lists("db/b")
-
-        self._run(check)
-
-    @clause
-    def test_an_expired_lease_loses_its_records_and_its_owner_learns_of_it(self) -> None:
+    @shared
+    async def test_an_expired_lease_loses_its_records_and_its_owner_learns_of_it(self, stage: Stage) -> None:
         """Readers give up a machine that is dead; one that was only suspended has to register again."""
+        web = stage.backend()
+        async with following(stage.another) as follower:
+            lease = await self._call("open_lease", stage.registry.open_lease(stage.owner("host-1"), self.ttl))
+            await self._call("put", lease.put(web))
+            await follower.lists(web.key)
+            await stage.expire(lease)
+            await follower.lists()
+            await self._lost(lease)
+            with raising(LeaseLostError):
+                await self._call("put", lease.put(web))
+            async with stage.lease(stage.registry, "host-2") as other:
+                await self._call("put", other.put(web))
+                await self._call("close", lease.close())
+                expect(web.key in (there := await contents(stage.registry)), f"the record {web.key}", there)
 
-        async def check(registry: Registry) -> None:
-            async with following(self._another()) as follower:
-                lease = await self._call("open_lease", registry.open_lease("host-1", self.ttl))
-                await self._call("put", lease.put(backend()))
-                await follower.lists(KEY)
-                await self.expire(lease)
-                await follower.lists()
-                await self._lost(lease)
-                with raising(LeaseLostError):
-                    await self._call("put", lease.put(backend()))
-                async with self._lease(registry, "host-2") as other:
-                    await self._call("put", other.put(backend()))
-                    await self._call("close", lease.close())
-                    expect(KEY in (there := await contents(registry)), f"the record {KEY}", there)
-
-        self._run(check)
-
-    @clause
-    def test_an_owner_learns_that_its_record_was_removed(self) -> None:
+    @shared
+    async def test_an_owner_learns_that_its_record_was_removed(self, stage: Stage) -> None:
         """A record that a person removes by mistake comes back only if its owner learns of the removal."""
+        async with stage.lease(stage.registry) as lease:
+            await self._call("put", lease.put(stage.backend()))
+            waiting = [stage.begin(lease.lost()) for _ in range(3)]
+            await asyncio.sleep(0.05)
+            waiting[0].cancel()  # a registrar that is asked for something else waits again later
+            await stage.remove(stage.backend().key)
+            for each in waiting[1:]:
+                await self._call("lost, for each that waits,", each)
+            await self._lost(lease)
 
-        async def check(registry: Registry) -> None:
-            async with self._lease(registry) as lease:
-                await self._call("put", lease.put(backend()))
-                waiting = [asyncio.ensure_future(lease.lost()) for _ in range(3)]
-                await asyncio.sleep(0.05)
-                waiting[0].cancel()  # a registrar that is asked for something else waits again later
-                await self.remove(KEY)
-                for each in waiting[1:]:
-                    await self._call("lost, for each that waits,", each)
-                await self._lost(lease)
-
-        self._run(check)
+    @shared
+    async def test_many_puts_at_once_are_all_written(self, stage: Stage) -> None:
+        """A registrar puts all of its backends at the same time."""
+        many = [stage.backend(id=f"n{number}", port=8000 + number) for number in range(_PUTS)]
+        async with following(stage.another) as follower:
+            puts = asyncio.gather(*(stage.first.put(each) for each in many))
+            await self._call(f"{_PUTS} puts at once", puts)
+            await follower.lists(*(each.key for each in many))

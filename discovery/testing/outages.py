@@ -1,7 +1,7 @@
 """The part of the contract of registries that concerns outages, watches and connections."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -13,6 +13,7 @@ from discovery.testing.clauses import clause, equal, expect, raising
 from discovery.testing.follower import Follower, contents, following
 from discovery.testing.place import CALL_SECONDS, KEY, PLAIN, RegistryPlace
 from discovery.testing.process import Holdings
+from discovery.testing.stage import SharedPlace, Stage, shared
 from discovery.testing.watching import limited
 
 OUTAGE_SECONDS = 30.0
@@ -21,11 +22,11 @@ _MORE_SECONDS = 0.3
 """Seconds for which an outage goes on after it was told, for a registry that tells the outage again and again."""
 _MOMENT = 0.05
 """Seconds for a lease to notice an outage by itself."""
-_CHANGES = 50
+_CHANGES = 30
 """Changes that a slow reader has not read yet."""
 
 
-class OutageContract(RegistryPlace):
+class OutageContract(SharedPlace):
     """Tests of what a watch and a lease do while the registry is away, and of their ends."""
 
     @clause
@@ -133,14 +134,13 @@ class OutageContract(RegistryPlace):
             closing = await self._call("open_lease", self._another().open_lease("host-2", 60))
             lost, begun = asyncio.ensure_future(lease.lost()), asyncio.get_running_loop().time()
             async with self._outage():
-                with raising(RegistryUnavailableError):
-                    await self._away("put", lease.put(backend(weight=2)))
-                with raising(RegistryUnavailableError):
-                    await self._away("delete", lease.delete(backend()))
-                with raising(RegistryUnavailableError):
-                    await self._away("sweep", lease.sweep({KEY}))
-                with raising(RegistryUnavailableError):
-                    await self._away("open_lease", registry.open_lease("host-3", 60))
+                calls: Mapping[str, Awaitable[object]] = {
+                    "put": lease.put(backend(weight=2)),
+                    "delete": lease.delete(backend()),
+                    "sweep": lease.sweep({KEY}),
+                    "open_lease": registry.open_lease("host-3", 60),
+                }
+                await asyncio.gather(*(self._is_refused(name, call) for name, call in calls.items()))
                 await self._away("close of a lease", closing.close())
                 other = self._another()
                 await self._away("close of the registry", other.close())
@@ -253,7 +253,7 @@ class OutageContract(RegistryPlace):
                 lease = await self._call("open_lease", other.open_lease("host-1", self.ttl))
                 await self._call("put", lease.put(backend()))
                 await self._call("close of a lease", lease.close())
-                await self._call("close of the registry", other.close())
+                await self._close(other)
                 await asyncio.sleep(0.02)
                 counts.append({**Holdings.now().counts, "tasks": len(asyncio.all_tasks())})
             for kind in counts[0]:
@@ -276,42 +276,27 @@ class OutageContract(RegistryPlace):
             expect(not lost.done(), "lost to wait while the lease is alive", lost)
             lost.cancel()
             await asyncio.wait({lost})
-            for _ in range(2):
-                await self._call("close of the registry", other.close())
+            await self._call("close of the registry", other.close())
+            await self._close(other)
             there = await contents(registry)
             expect(KEY in there, f"the record {KEY} after its connection was closed", there)
 
         self._run(check)
 
-    @clause
-    def test_a_listing_tells_the_same_history_to_all(self) -> None:
+    @shared
+    async def test_a_listing_tells_the_same_history_to_all(self, stage: Stage) -> None:
         """A restarted reader takes another history for a store that was emptied, and holds what is missing."""
-
-        async def check(registry: Registry) -> None:
-            async with following(registry) as one:
-                await self.write("web/a", PLAIN)
-                await one.sees("web/a", PLAIN)
-                async with following(self._another()) as two:
-                    first, second = one.resets[0].history, two.resets[0].history
-                    known = (first is None) == (second is None)
-                    expect(known, "a history in each listing, or in none", f"{first} and {second}")
-                    if first is not None and second is not None:
-                        equal(second.store, first.store)
-                        expect(second.term >= first.term, "a term that never decreases", f"{first}, then {second}")
-
-        self._run(check)
-
-    @clause
-    def test_many_puts_at_once_are_all_written(self) -> None:
-        """A registrar puts all of its backends at the same time."""
-
-        async def check(registry: Registry) -> None:
-            async with self._lease(registry) as lease, following(self._another()) as follower:
-                puts = (lease.put(backend(id=f"n{number}", port=8000 + number)) for number in range(20))
-                await self._call("20 puts at once", asyncio.gather(*puts))
-                await follower.lists(*(f"web/n{number}" for number in range(20)))
-
-        self._run(check)
+        async with following(stage.registry) as one:
+            key = stage.key("web/a")
+            await stage.write(key, PLAIN)
+            await one.sees(key, PLAIN)
+            async with following(stage.another) as two:
+                first, second = one.resets[0].history, two.resets[0].history
+                known = (first is None) == (second is None)
+                expect(known, "a history in each listing, or in none", f"{first} and {second}")
+                if first is not None and second is not None:
+                    equal(second.store, first.store)
+                    expect(second.term >= first.term, "a term that never decreases", f"{first}, then {second}")
 
     @clause
     def test_keys_pass_through_as_they_are(self) -> None:
@@ -325,17 +310,14 @@ class OutageContract(RegistryPlace):
 
         self._run(check)
 
-    @clause
-    def test_alarms_are_lines(self) -> None:
+    @shared
+    async def test_alarms_are_lines(self, stage: Stage) -> None:
         """`/healthz` shows each alarm, with the remedy. A registry that is not `TellsAlarms` passes."""
-
-        async def check(registry: Registry) -> None:
-            if isinstance(registry, TellsAlarms):
-                alarms: object = await self._call("alarms", registry.alarms())
-                is_lines = isinstance(alarms, Sequence) and not isinstance(alarms, str)
-                expect(is_lines and all(isinstance(each, str) for each in alarms), "a sequence of texts", alarms)  # type: ignore[attr-defined]
-
-        self._run(check)
+        registry = self._opened[0]
+        if isinstance(registry, TellsAlarms):
+            alarms: object = await self._call("alarms", registry.alarms())
+            is_lines = isinstance(alarms, Sequence) and not isinstance(alarms, str)
+            expect(is_lines and all(isinstance(each, str) for each in alarms), "a sequence of texts", alarms)  # type: ignore[attr-defined]
 
     def _can_be_cut(self) -> bool:
         return type(self).cut is not RegistryPlace.cut
@@ -343,6 +325,10 @@ class OutageContract(RegistryPlace):
     async def _recovers(self, follower: Follower) -> None:
         await follower.until(lambda: follower.stale is None, "an event that ends the Stale", OUTAGE_SECONDS)
 
-    async def _away(self, name: str, call: "asyncio.Future[object] | object") -> object:
+    async def _is_refused(self, name: str, call: Awaitable[object]) -> None:
+        with raising(RegistryUnavailableError):
+            await self._away(name, call)
+
+    async def _away(self, name: str, call: Awaitable[object]) -> object:
         with limited(f"{name}, while the registry is away,", OUTAGE_SECONDS):
-            return await call  # type: ignore[misc]
+            return await call

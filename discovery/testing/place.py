@@ -11,7 +11,7 @@ from discovery.testing import process
 from discovery.testing.builders import backend
 from discovery.testing.clauses import expect
 from discovery.testing.support import eventually
-from discovery.testing.watching import limited, run_loop
+from discovery.testing.watching import limited, run_loop, waiting
 
 CALL_SECONDS = 15.0
 """Seconds for a call of a registry, also while the registry is away: a daemon that stops waits 10 s."""
@@ -69,8 +69,8 @@ class RegistryPlace:
             try:
                 await check(self._another())
             finally:
-                for registry in self._opened:
-                    await self._call("close of the registry", registry.close())
+                while self._opened:
+                    await self._close(self._opened[-1])
 
             def over() -> bool:
                 left = process.other_tasks(before)
@@ -86,9 +86,14 @@ class RegistryPlace:
             self._opened.append(self.open())
         return self._opened[-1]
 
+    async def _close(self, registry: Registry) -> None:
+        """Close a connection, which the end of the test then need not close."""
+        self._opened.remove(registry)
+        await self._call("close of the registry", registry.close())
+
     async def _call(self, name: str, call: Awaitable[T]) -> T:
         """Await a call of the registry, for a limited time."""
-        with limited(name, CALL_SECONDS):
+        async with waiting(name, CALL_SECONDS):
             return await call
 
     @asynccontextmanager

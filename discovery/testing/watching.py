@@ -8,11 +8,10 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from discovery.testing.support import within
 
@@ -34,32 +33,55 @@ class _AbandonedError(BaseException):
     """Raised in a thread that is abandoned."""
 
 
-@dataclass(frozen=True)
-class _Call:
+class _Call(NamedTuple):
     name: str
     seconds: float
     deadline: float
 
 
 class Watch:
-    """The present call of a thread, its limit, and the event loop of the thread."""
+    """The present calls of a thread, their limits, and the event loop of the thread."""
 
     def __init__(self) -> None:
         """Create the watch of a thread that begins now."""
         seconds = within(_WHOLE_SECONDS)
-        self.current = _Call("the clause", seconds, time.monotonic() + seconds)
+        self._whole = _Call("the clause", seconds, time.monotonic() + seconds)
+        self._calls: dict[object, _Call] = {}
+        """The innermost call of each task."""
         self.loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def current(self) -> _Call:
+        """The call whose limit ends first. From any thread."""
+        return min([*self._calls.values()] or [self._whole], key=lambda call: call.deadline)
 
     @contextmanager
     def call(self, name: str, seconds: float) -> Iterator[None]:
         """Limit what happens within the block to `seconds`."""
-        before, seconds = self.current, within(seconds)
-        self.current = _Call(name, seconds, time.monotonic() + seconds)
+        task = _task()
+        before, seconds = self._calls.get(task), within(seconds)
+        self._calls[task] = _Call(name, seconds, time.monotonic() + seconds)
         try:
             yield
         finally:
             # What the call took does not count for the whole, which has a limit only because of faults of the contract.
-            self.current = _Call(before.name, before.seconds, max(before.deadline, time.monotonic() + before.seconds))
+            self._whole = _extended(self._whole)
+            if before is None:
+                del self._calls[task]
+            else:
+                self._calls[task] = _extended(before)
+
+
+def _extended(call: _Call) -> _Call:
+    return call._replace(deadline=max(call.deadline, time.monotonic() + call.seconds))
+
+
+def _task() -> "asyncio.Task[Any] | None":
+    """Return the present task, or None outside of an event loop."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
@@ -76,6 +98,31 @@ def limited(name: str, seconds: float) -> Iterator[None]:
         return
     with watch.call(name, seconds):
         yield
+
+
+@asynccontextmanager
+async def waiting(name: str, seconds: float) -> AsyncIterator[None]:
+    """Limit the call `name` of a plugin as `limited` does, but let this task alone raise HangError where it waits."""
+    task, stacks = asyncio.current_task(), list[str]()
+
+    def end() -> None:
+        if task is not None:
+            text = io.StringIO()
+            task.print_stack(file=text)
+            stacks.append(text.getvalue())
+            task.cancel()
+
+    timer = asyncio.get_running_loop().call_later(within(seconds), end)
+    try:
+        with limited(name, seconds + _PATIENCE):  # for a call that blocks, or that goes on when it is cancelled
+            yield
+    except asyncio.CancelledError:
+        if task is None or not stacks:
+            raise
+        task.uncancel()
+        raise HangError(f"{name} has not returned within {within(seconds):g} s; the stack:\n{stacks[0]}") from None
+    finally:
+        timer.cancel()
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
@@ -124,6 +171,8 @@ def watched(function: Callable[[], T], plugin: object = None) -> T:
             raise HangError(message)
     thread.join()
     if errors:
+        if isinstance(errors[0], HangError) and isinstance(plugin, type):
+            _hangs[plugin] = str(errors[0])
         raise errors[0]
     return results[0]
 

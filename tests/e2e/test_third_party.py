@@ -60,7 +60,7 @@ def test_a_plugin_of_others_is_found_configured_run_and_tested(tmp_path: Path) -
     subprocess.run([sys.executable, *PIP, "wheel", "--no-deps", "-w", tmp_path / "core", ROOT], check=True)
     (core,) = (tmp_path / "core").glob("*.whl")
     environment = Environment(tmp_path / "environment")
-    environment.run(tmp_path, "python", *PIP, "install", str(core), "hypothesis", "mypy", "pytest")
+    environment.run(tmp_path, "python", *PIP, "install", str(core), "mypy", "pytest")
     environment.run(tmp_path, "discovery", "plugins", "new", "third", "--kind", "consumer")
     project = tmp_path / "discovery-third"
     environment.run(tmp_path, "python", *PIP, "wheel", "--no-deps", "-w", str(tmp_path / "dist"), str(project))
