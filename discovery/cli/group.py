@@ -40,6 +40,7 @@ OWN = (
     "watch",
     "history",
     "explain",
+    "wait",
     "register",
     "release",
     "deregister",

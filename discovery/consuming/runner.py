@@ -101,10 +101,12 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         inheritance: Inheritance | None = None,
         state_dir: Path | None = None,
         timing: Timing = TIMING,
+        applied: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`.
 
-        `state_dir` is the instance's own state directory, by default one in its run directory.
+        `state_dir` is the instance's own state directory, by default one in its run directory. `applied` is called on
+        the consumer's thread after each apply.
         """
         super().__init__(instance, ConsumerStatus(instance.name, instance.plugin), run_dir, log, changed, timing)
         self._latest: Latest[_Desired] = Latest()
@@ -115,6 +117,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         """The last applies. From any thread."""
         self._apply_requested = False
         self._operator_request = False
+        self._tell_applied = applied
         self._inheritance = inheritance or Inheritance()
         self._state_dir = state_dir or self._run_dir / "state"
         self._offers: Mapping[Identity, socket.socket] = {}
@@ -387,6 +390,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         return True
 
     def _note_applied(self, desired: _Desired, begun: float, *, failures: int = 0, concerned: bool = True) -> None:
+        self._tell_applied()
         if desired.step is not None:
             revision = desired.snapshot.revision
             self.history.add(desired.step.number, revision, begun, verify=None, failures=failures, concerned=concerned)

@@ -22,6 +22,7 @@ from discovery.daemon.metrics import metrics
 from discovery.daemon.query import whole_number
 from discovery.daemon.sources import Sources
 from discovery.daemon.status import DaemonStatus
+from discovery.daemon.waitdocument import awaited_of, wait_document
 from discovery.documents import backend_document, names_document, snapshot_document
 from discovery.errors import describe
 from discovery.hosting.isolation import PluginStatus
@@ -49,6 +50,7 @@ _API = (
     "/api/providers/NAME",
     "/api/history",
     "/api/explain?service=NAME&id=ID",
+    "/api/wait?service=NAME&backends=N&applied_by=CONSUMER",
 )
 
 
@@ -62,6 +64,7 @@ class Admin:
         self._runners = sources.consumers
         self._running_providers = sources.providers
         self._server: HttpServer | None = None
+        self._closing = False
         self._documents = asyncio.Lock()
 
     async def start(self, listening: list[socket.socket], host: str) -> None:
@@ -82,6 +85,7 @@ class Admin:
                 web.get("/api/providers/{name}", self._inspect_provider),
                 web.get("/api/history", self._history),
                 web.get("/api/explain", self._explain),
+                web.get("/api/wait", self._wait),
             ]
         )
         self._server = HttpServer(app, lambda: {host, *self._sources.hosts()})
@@ -89,6 +93,9 @@ class Admin:
 
     async def close(self) -> None:
         """Stop listening. Idempotent."""
+        self._closing = True
+        if self._sources.waiters is not None:
+            self._sources.waiters.tell()
         if self._server is not None:
             await self._server.close()
             self._server = None
@@ -170,6 +177,21 @@ class Admin:
             return web.json_response(
                 await explained(self._sources, service, id_, most=MOST_EXPLAINED, seconds=ANSWER_SECONDS)
             )
+
+    async def _wait(self, request: web.Request) -> web.Response:
+        waiters = self._sources.waiters
+        if waiters is None:
+            return web.json_response({"error": "nobody can wait here"}, status=503)
+        try:
+            awaited, seconds = awaited_of(request.query)
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+
+        def is_over() -> bool:
+            return self._closing or request.transport is None or request.transport.is_closing()
+
+        status, document = await wait_document(self._sources, waiters, awaited, seconds, is_over)
+        return web.json_response(document, status=status)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

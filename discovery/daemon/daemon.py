@@ -8,6 +8,7 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.consuming.resolving import Resolved
 from discovery.daemon.config import Settings
 from discovery.daemon.endpoint import AdminEndpoint
 from discovery.daemon.fleet import Fleet
@@ -19,6 +20,7 @@ from discovery.daemon.sources import Sources
 from discovery.daemon.status import DaemonStatus
 from discovery.daemon.stopping import warn_of_orphans
 from discovery.daemon.succession import Succession
+from discovery.daemon.waiters import Waiters
 from discovery.errors import ConfigError
 from discovery.hosting import loading as plugins
 from discovery.hosting.directories import Directories
@@ -64,8 +66,9 @@ class Daemon:
         self._stop = asyncio.Event()
         self._status_changed = asyncio.Event()
         directories = Directories(self._run_dir, state_dir(self._settings.state_dir))
-        self._fleet = Fleet(directories, log, self._wake)
-        self._link = RegistryLink(log, self._fleet.offer, self._wake)
+        self._waiters = Waiters()
+        self._fleet = Fleet(directories, log, self._wake, self._waiters.tell)
+        self._link = RegistryLink(log, self._offer, self._wake)
         self._reloads = Reloads(config, self._reload, log)
         sources = Sources(
             status=lambda: self.status,
@@ -73,6 +76,8 @@ class Daemon:
             providers=lambda: self._fleet.providers,
             hosts=lambda: self._settings.admin_hosts,
             changes=lambda: self._link.history.changes,
+            snapshot=lambda: self._link.feed.snapshot,
+            waiters=self._waiters,
         )
         self._admin = AdminEndpoint(sources, log)
         self._succession = Succession(
@@ -249,6 +254,10 @@ class Daemon:
     async def _stop_once_handed_over(self) -> None:
         await self._succession.wait_until_handed_over()
         self._stop.set()
+
+    def _offer(self, resolved: Resolved) -> None:
+        self._fleet.offer(resolved)
+        self._waiters.tell()
 
     def _wake(self) -> None:
         """Look at the status of every instance; from any thread."""

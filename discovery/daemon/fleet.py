@@ -27,8 +27,17 @@ POLL_SECONDS = 0.02
 class Fleet:
     """Runs instances, each by its name. For the core's loop."""
 
-    def __init__(self, directories: Directories, log: FilteringBoundLogger, changed: Callable[[], None]) -> None:
-        """Run nothing yet. `changed` is called, from any thread, when the status of an instance may have changed."""
+    def __init__(
+        self,
+        directories: Directories,
+        log: FilteringBoundLogger,
+        changed: Callable[[], None],
+        applied: Callable[[], None],
+    ) -> None:
+        """Run nothing yet. `changed` is called, from any thread, when the status of an instance may have changed.
+
+        `applied` is called, from any thread, when a consumer has applied a snapshot.
+        """
         self.consumers: dict[str, ConsumerRunner] = {}
         self.providers: dict[str, RunningProvider] = {}
         self.inheritance = Inheritance()
@@ -36,6 +45,7 @@ class Fleet:
         self._directories = directories
         self._log = log
         self._changed = changed
+        self._applied = applied
         self._lookup = RememberedLookups()  # shared by the checks of all providers
 
     @property
@@ -95,6 +105,7 @@ class Fleet:
                 self._changed,
                 self.inheritance,
                 self._directories.state_dir_of(name),
+                applied=self._applied,
             )
             if latest is not None:
                 runner.offer(*latest)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from discovery.consuming.history import Change
 from discovery.consuming.runner import ConsumerRunner
 from discovery.daemon.status import DaemonStatus
+from discovery.daemon.waiters import Waiters
+from discovery.model import Snapshot
 
 if TYPE_CHECKING:
     from discovery.providing.provider import RunningProvider
@@ -14,8 +16,9 @@ if TYPE_CHECKING:
 class Sources(NamedTuple):
     """Functions without arguments, for the core's loop.
 
-    `hosts` returns the names under which clients may address the endpoint, and `changes` the last changes of the
-    registry, the oldest first.
+    `hosts` returns the names under which clients may address the endpoint, `changes` the last changes of the registry,
+    the oldest first, and `snapshot` the latest snapshot: `status` has it, too, and costs more. `waiters` are told when
+    a snapshot comes, or is applied.
     """
 
     status: Callable[[], DaemonStatus]
@@ -23,3 +26,5 @@ class Sources(NamedTuple):
     providers: "Callable[[], Mapping[str, RunningProvider]]" = dict
     hosts: Callable[[], Collection[str]] = tuple
     changes: Callable[[], tuple[Change, ...]] = tuple
+    snapshot: Callable[[], Snapshot | None] = lambda: None
+    waiters: Waiters | None = None

@@ -1,0 +1,71 @@
+"""The long poll of the admin endpoint: waits for a state, and tells as JSON whether it has come."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from discovery.daemon.awaited import Awaited, Awaiting, Standing
+from discovery.daemon.query import whole_number
+from discovery.daemon.sources import Sources
+from discovery.daemon.waiters import TooManyWaitersError, Waiters
+from discovery.fields import Duration
+
+LONGEST = 25.0
+"""Seconds of a poll, at most: the server ends a connection after 30."""
+_POLL = Duration(most=LONGEST, zero="look once")
+_MOST_BACKENDS = 1_000_000_000
+"""The largest number of backends that is taken for one."""
+_MOST_REVISION = 2**63 - 1
+"""The largest revision of etcd."""
+
+
+def awaited_of(query: Any) -> tuple[Awaited, float]:
+    """Return what a query (a multidict) asks to wait for, and the seconds. Raises ValueError with the rule."""
+    service = query.get("service")
+    if not service:
+        raise ValueError("service is missing: /api/wait?service=NAME&backends=N&applied_by=CONSUMER&timeout=SECONDS")
+    limited = "at_most" in query
+    least = whole_number(query, "backends", least=0, most=_MOST_BACKENDS, default=0 if limited else 1)
+    most = whole_number(query, "at_most", least=0, most=_MOST_BACKENDS, default=0) if limited else None
+    revision = whole_number(query, "revision", least=0, most=_MOST_REVISION, default=0)
+    seconds = _POLL.parse(query.get("timeout", LONGEST))
+    names = tuple(dict.fromkeys(query.getall("applied_by", ())))
+    return Awaited(service, least, most, revision or None, names), seconds
+
+
+async def wait_document(
+    sources: Sources, waiters: Waiters, awaited: Awaited, seconds: float, is_over: Callable[[], bool]
+) -> tuple[int, dict[str, Any]]:
+    """Return the HTTP status and the document, once the state has come, or `seconds` have passed, or `is_over`."""
+    consumers = sources.consumers()
+    if unknown := [name for name in awaited.applied_by if name not in consumers]:
+        names = ", ".join(consumers) or "none"
+        return 404, {"error": f"there is no consumer {unknown[0]!r}; there are: {names}"}
+    awaiting, standing = Awaiting(awaited), Standing(None, {}, {})
+
+    def is_met() -> bool:
+        nonlocal standing
+        standing = awaiting.look({**_applied(sources), "": sources.snapshot()})
+        return standing.missing is None
+
+    try:
+        met = await waiters.wait(is_met, seconds, is_over)
+    except TooManyWaitersError:
+        return 503, {"error": "too many wait already; ask again"}
+    return 200, {
+        "met": met,
+        "waiting_for": standing.missing,
+        "service": awaited.service,
+        "backends": dict(standing.backends),
+        "revisions": dict(standing.revisions),
+        "problems": _problems(sources, awaited),
+    }
+
+
+def _applied(sources: Sources) -> Mapping[str, Any]:
+    return {name: runner.applied for name, runner in sources.consumers().items()}
+
+
+def _problems(sources: Sources, awaited: Awaited) -> dict[str, str]:
+    """Return why the consumers that are waited for are not well."""
+    statuses = {name: runner.status for name, runner in sources.consumers().items() if name in awaited.applied_by}
+    return {name: status.problem for name, status in statuses.items() if status.problem is not None}

@@ -1,0 +1,62 @@
+"""Those who wait until the daemon is in some state: told by any thread, for nothing while nobody waits."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+MOST_WAITERS = 16
+"""Waiters at a time: half of the connections of the admin endpoint, so that others are still answered."""
+_LOOK_SECONDS = 1.0
+"""Seconds after which a waiter whose client has gone is dropped."""
+
+
+class TooManyWaitersError(Exception):
+    """As many wait as may."""
+
+
+class Waiters:
+    """Waits for conditions. For one event loop, but `tell` for any thread."""
+
+    def __init__(self, most: int = MOST_WAITERS) -> None:
+        """Nobody waits yet; at most `most` may. To be made on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._most = most
+        self._count = 0
+        self._told = False
+        self._event = asyncio.Event()
+
+    def tell(self) -> None:
+        """Have every condition looked at again. From any thread. Several calls before the loop's turn are one."""
+        if self._count and not self._told:
+            self._told = True
+            with suppress(RuntimeError):  # the loop is closed: the daemon has ended
+                self._loop.call_soon_threadsafe(self._wake)
+
+    async def wait(self, is_met: Callable[[], bool], seconds: float, is_over: Callable[[], bool]) -> bool:
+        """Return True as soon as `is_met`, False after `seconds` or if `is_over`, which is asked each second, too.
+
+        Raises TooManyWaitersError at once if there is no room to wait.
+        """
+        if is_met():
+            return True
+        if self._count >= self._most:
+            raise TooManyWaitersError
+        deadline = time.monotonic() + seconds
+        self._count += 1  # from here on `tell` is heard; the condition is looked at once more
+        try:
+            while not is_met():
+                left = deadline - time.monotonic()
+                if left <= 0 or is_over():
+                    return False
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, _LOOK_SECONDS)):
+                        await self._event.wait()
+            return True
+        finally:
+            self._count -= 1
+
+    def _wake(self) -> None:
+        self._told = False
+        event, self._event = self._event, asyncio.Event()
+        event.set()

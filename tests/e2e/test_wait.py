@@ -1,0 +1,253 @@
+"""`discovery wait` and `/api/wait`: return with the apply they wait for, and a rollout script relies on them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from daemons import DISCOVERY, Daemon, Starter
+from listed import etcd
+
+from discovery.system.embedded import EmbeddedEtcd
+from discovery.testing import eventually_sync, free_port, require_program, within
+
+pytestmark = pytest.mark.warm
+
+__all__ = ["etcd"]
+
+ROLLOUT = Path(__file__).parents[2] / "examples/rollout/rollout.sh"
+PLUGIN = """
+import time
+from pathlib import Path
+from discovery import Consumer, PluginConfig, hookimpl
+
+class Options(PluginConfig):
+    blocks: Path
+
+class Follows(Consumer[Options]):
+    Config = Options
+
+    def apply(self, update):
+        while self.config.blocks.exists():
+            time.sleep(0.01)
+
+@hookimpl
+def discovery_register_consumers(register):
+    register("follows", Follows)
+"""
+SERVER = """
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        body = sys.argv[2].encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def wait(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*DISCOVERY, "wait", *arguments, "--admin", daemon.admin, "--config", "/dev/null"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=within(120), check=False)
+
+
+@pytest.fixture
+def blocks(tmp_path: Path) -> Iterator[Path]:
+    """A file whose existence blocks the applies of `daemon`."""
+    path = tmp_path / "blocks"
+    yield path
+    path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, blocks: Path, start_daemon: Starter, etcd: EmbeddedEtcd) -> Daemon:
+    plugin = tmp_path / "follows.py"
+    plugin.write_text(PLUGIN)
+    options = ["--plugin", str(plugin), "--set", f"follows.blocks={blocks}"]
+    daemon = start_daemon("--registry", etcd.url, *options)
+    eventually_sync(daemon.is_ready, timeout=60)
+    return daemon
+
+
+def applied_at(daemon: Daemon, key: str) -> float:
+    """The instant (`time.time()`) at which the consumer had applied the change that names `key`."""
+
+    def find() -> dict[str, Any] | None:
+        changes = daemon.get("/api/history")[1]["changes"]
+        (change,) = (each for each in changes if key in {it["key"] for it in each["changes"]})
+        return dict(change) if change["consumers"]["follows"] else None
+
+    eventually_sync(lambda: find() is not None, key)
+    change = find()
+    assert change is not None
+    arrived = datetime.fromisoformat(change["time"]).timestamp()
+    return float(arrived + change["consumers"]["follows"]["applied_ms"] / 1000)
+
+
+def test_it_returns_with_the_apply_and_not_with_the_put(daemon: Daemon, blocks: Path, etcd: EmbeddedEtcd) -> None:
+    def poll(query: str) -> tuple[float, Any]:
+        with urllib.request.urlopen(f"http://{daemon.admin}/api/wait?{query}", timeout=within(60)):
+            return time.time(), None
+
+    def run() -> tuple[float, subprocess.CompletedProcess[str]]:
+        return time.time(), wait(daemon, "web", "--applied-by", "follows")
+
+    with ThreadPoolExecutor() as threads:
+        seen = threads.submit(poll, "service=web")
+        applied = threads.submit(poll, "service=web&applied_by=follows&timeout=25s")
+        command = threads.submit(run)
+        blocks.touch()
+        etcd.ctl("put", "/services/web/a", "127.0.0.1:1001")
+        seen.result(within(20))
+        assert not applied.done(), "the daemon has the snapshot, and the consumer has not applied it"
+        blocks.unlink()
+        ended, _ = applied.result(within(20))
+        at = applied_at(daemon, "web/a")
+        assert ended - at < within(1), "at most 100 ms after the apply, ten times that on a loaded machine"
+        _, done = command.result(within(60))
+    assert done.returncode == 0
+    assert done.stdout.startswith("web: follows has applied 1 backends at revision ")
+
+
+def test_the_exit_code_tells_why_it_ends(daemon: Daemon, etcd: EmbeddedEtcd, start_daemon: Starter) -> None:
+    late = wait(daemon, "web", "--timeout", "300ms", "--backends", "2")
+    assert (late.returncode, late.stdout) == (3, "")
+    assert "the daemon has 0 of 2 backends after 0.3 s" in late.stderr
+    unknown = wait(daemon, "web", "--applied-by", "nobody")
+    assert unknown.returncode == 2
+    assert "there is no consumer 'nobody'; there are: follows" in unknown.stderr
+    assert wait(daemon, "we b").returncode == 2
+    etcd.ctl("put", "/services/web/a", "127.0.0.1:1001")
+    assert wait(daemon, "web", "--json").returncode == 0
+    assert wait(daemon, "web", "--at-most", "0", "--timeout", "0").returncode == 3
+    etcd.ctl("del", "/services/web/a")
+    assert wait(daemon, "web", "--at-most", "0", "--applied-by", "follows").returncode == 0
+    far = wait(daemon, "web", "--at-most", "0", "--revision", "999999", "--timeout", "0")
+    assert far.returncode == 3
+    assert "and not 999999" in far.stderr
+    assert daemon.stop() == 0
+    away = wait(daemon, "web", "--timeout", "1")
+    assert away.returncode == 1
+    assert "no daemon answers" in away.stderr
+
+
+@pytest.mark.parametrize("query", ["", "service=web&backends=-1", "service=web&timeout=26", "service=web&revision=x"])
+def test_a_wrong_question_is_refused(daemon: Daemon, query: str) -> None:
+    assert daemon.get(f"/api/wait?{query}")[0] == 400
+
+
+def test_waiters_are_bounded_and_leave_the_endpoint_to_others(daemon: Daemon) -> None:
+    with ThreadPoolExecutor(24) as threads:
+        polls = [threads.submit(daemon.get, "/api/wait?service=none&timeout=3") for _ in range(24)]
+        assert daemon.get("/healthz")[0] == 200
+        statuses = sorted(each.result()[0] for each in polls)
+    assert statuses == [200] * 16 + [503] * 8
+    eventually_sync(lambda: daemon.get("/api/wait?service=none&timeout=0")[0] == 200)
+
+
+def test_a_daemon_that_ends_waits_for_no_waiter(daemon: Daemon) -> None:
+    with ThreadPoolExecutor() as threads:
+        poll = threads.submit(daemon.get, "/api/wait?service=none&timeout=25")
+        eventually_sync(poll.running)
+        assert daemon.stop() == 0
+        status, document = poll.result(within(10))
+    assert (status, document["met"]) == (200, False)
+
+
+@pytest.fixture
+def site(tmp_path: Path, start_daemon: Starter, etcd: EmbeddedEtcd) -> Iterator[tuple[int, Callable[[str], list[str]]]]:
+    """HAProxy before the service `web`: its port, and what makes the command of an instance of a version."""
+    require_program("haproxy")
+    port, server = free_port(), tmp_path / "server.py"
+    server.write_text(SERVER)
+    daemon = start_daemon(
+        *("--registry", etcd.url, "--plugin", "haproxy", "--set", f"haproxy.services.web.bind=127.0.0.1:{port}")
+    )
+    os.environ["DISCOVERY_ADMIN"] = daemon.admin
+    eventually_sync(daemon.is_ready, timeout=60)
+
+    def instance(version: str) -> list[str]:
+        own = free_port()
+        common = ["--registry", etcd.url, "--run-dir", str(tmp_path / "instances"), "--config", "/dev/null"]
+        program = [sys.executable, str(server), str(own), version]
+        return [*DISCOVERY, "register", "web", f"127.0.0.1:{own}", *common, "--", *program]
+
+    yield port, instance
+    del os.environ["DISCOVERY_ADMIN"]
+
+
+def test_a_rollout_loses_no_request(site: tuple[int, Callable[[str], list[str]]]) -> None:
+    port, instance = site
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TIMEOUT": "60s"}
+    over, seen = Event(), list[str]()
+
+    def fetch() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=within(20)) as answer:
+            return str(answer.read().decode())
+
+    def load() -> None:
+        while not over.is_set():
+            seen.append(fetch())
+            time.sleep(0.01)
+
+    with ExitStack() as stack, ThreadPoolExecutor() as threads:
+        old = subprocess.Popen(instance("v1"))
+        stack.callback(lambda: (old.terminate(), old.wait(within(20))))
+        eventually_sync(lambda: fetch() == "v1", timeout=60)
+        stack.callback(over.set)
+        loading = threads.submit(load)
+        command = [str(ROLLOUT), "web", "haproxy", "1", str(old.pid), *instance("v2")]
+        # Files, not pipes: the new instance keeps them open.
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, timeout=within(120), check=False)
+        assert done.returncode == 0
+        new = int(done.stdout)
+        try:
+            eventually_sync(lambda: seen[-20:] == ["v2"] * 20, timeout=60)
+            assert old.wait(within(20)) == 128 + signal.SIGTERM, "of the program, which was told to end"
+            over.set()
+            loading.result()
+            assert set(seen) == {"v1", "v2"}
+        finally:
+            os.kill(new, signal.SIGTERM)
+            eventually_sync(
+                lambda: not Path(f"/proc/{new}").exists() or "Z (" in Path(f"/proc/{new}/status").read_text()
+            )
+
+
+def test_a_rollout_of_an_instance_that_never_works_leaves_the_old_one(
+    site: tuple[int, Callable[[str], list[str]]],
+) -> None:
+    port, instance = site
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TIMEOUT": "3s"}
+    old = subprocess.Popen(instance("v1"))
+    try:
+        url = f"http://127.0.0.1:{port}/"
+        eventually_sync(lambda: urllib.request.urlopen(url, timeout=within(10)).read() == b"v1", timeout=60)
+        command = [str(ROLLOUT), "web", "haproxy", "1", str(old.pid), "sleep", "600"]
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=within(120), check=False)
+        assert done.returncode == 1
+        assert b"the old one stays" in done.stderr
+        assert old.poll() is None
+    finally:
+        old.terminate()
+        old.wait(within(20))
