@@ -14,12 +14,15 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self, TypeVar
 
+from discovery.demo.directories import new_directory, sweep
 from discovery.errors import DiscoveryError
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 _LIBC = ctypes.CDLL(None)
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_PREFIX = "discovery-demo-"
+"""What the names of the directories of all stages begin with."""
 _POLL_SECONDS = 0.02
 """Seconds between two evaluations of a condition: short for the person who watches."""
 
@@ -71,15 +74,19 @@ class Stage:
         self.directory = Path()
 
     def __enter__(self) -> Self:
-        """Handle the signals, become the parent of orphaned descendants, and create the directory."""
+        """Handle the signals, become the parent of orphaned descendants, and create the directory.
+
+        The directories that killed stages have left are removed.
+        """
         for number in _ENDING_SIGNALS:
             self._ending.callback(signal.signal, number, signal.signal(number, self._ask))
         _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        parent: str | Path | None = self._parent
         # The path of a Unix socket has at most 107 bytes, and this directory has Unix sockets.
-        if parent is None and len(tempfile.gettempdir()) > 40:
-            parent = "/tmp"  # noqa: S108 - mkdtemp's names are unguessable
-        self.directory = Path(tempfile.mkdtemp(prefix="discovery-demo-", dir=parent))
+        temporary = tempfile.gettempdir() if len(tempfile.gettempdir()) <= 40 else "/tmp"  # noqa: S108 - see `sweep`
+        parent = self._parent or Path(temporary)
+        sweep(_PREFIX, parent)
+        self.directory, lock = new_directory(_PREFIX, parent)
+        self._ending.callback(lock.close)
         self._ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
         self._ending.callback(_kill_the_rest)
         return self

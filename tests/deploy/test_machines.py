@@ -60,12 +60,11 @@ def test_a_machine_loses_power_and_returns_with_its_disk(lan: Lan, fetch: Fetch)
         assert eventually_sync(lambda: fetch("203.0.113.11")) == PAGE
 
 
-def test_a_command_ends_although_dockerd_hangs(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_ends_although_dockerd_hangs(lan: Lan) -> None:
     with Machine(lan, "a", "10.132.0.11") as machine:
         machine.suspend()
-        monkeypatch.setattr("docker_lab.lan._DOCKER_SECONDS", 1)
         with pytest.raises(subprocess.TimeoutExpired):
-            machine.docker("ps")
+            machine.docker("ps", seconds=1)
 
 
 def test_machines_reach_each_other_and_leave_nothing_behind(lan: Lan, fetch: Fetch) -> None:

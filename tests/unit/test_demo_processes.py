@@ -38,13 +38,34 @@ with Stage(Path(sys.argv[1])) as stage:
 """
 
 
-def test_the_processes_end_with_a_demo_that_is_killed(tmp_path: Path) -> None:
+NEXT = """
+import os, sys
+from pathlib import Path
+from discovery.demo.processes import Stage
+
+with Stage(Path(sys.argv[1])) as stage:
+    print(stage.directory.name)
+    print(*os.listdir(sys.argv[1]))
+"""
+
+
+def test_the_processes_end_with_a_demo_that_is_killed_and_the_next_demo_removes_its_directory(tmp_path: Path) -> None:
+    def next_demo() -> set[str]:
+        """Run a demo, and return the directories that it finds beside its own."""
+        output = subprocess.check_output([sys.executable, "-c", NEXT, tmp_path], text=True, timeout=within(30))
+        own, *found = output.split()
+        return {*found} - {own}
+
     with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         pid = int(demo.stdout.readline())
+        [place] = tmp_path.iterdir()
+        assert next_demo() == {place.name}  # it is in use
         demo.kill()
     eventually_sync(lambda: not command(pid), "the process to end")
-    assert [each.name.startswith("discovery-demo-") for each in tmp_path.iterdir()] == [True]
+    assert [*tmp_path.iterdir()] == [place]
+    assert next_demo() == set()
+    assert [*tmp_path.iterdir()] == []
 
 
 def command(pid: int) -> bytes:

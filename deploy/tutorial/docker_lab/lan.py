@@ -82,10 +82,11 @@ class Machine(Engine):
         self._lan = lan
         self._engine_options = tuple(options)
 
-    def docker(self, *arguments: str) -> str:
+    def docker(self, *arguments: str, seconds: float = _DOCKER_SECONDS) -> str:
         """Run the command `docker` with the arguments, and return its output.
 
-        Raises subprocess.CalledProcessError if the command fails, and subprocess.TimeoutExpired if dockerd hangs.
+        Raises subprocess.CalledProcessError if the command fails, and subprocess.TimeoutExpired if it takes longer than
+        `seconds`, as when dockerd hangs.
         """
         command = [str(find_program("docker")), "--host", self.url, *arguments]
         done = subprocess.run(
@@ -95,7 +96,7 @@ class Machine(Engine):
             capture_output=True,
             text=True,
             start_new_session=True,
-            timeout=within(_DOCKER_SECONDS),
+            timeout=within(seconds),
         )
         return done.stdout
 

@@ -1,19 +1,17 @@
 """Directories of a lab, and what each leads to: processes, mounts, a network namespace, a link and control groups."""
 
-import fcntl
 import logging
 import os
 import re
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
+from discovery.demo.directories import is_private, locked, new_directory
 from discovery.errors import ConfigError
 from discovery.system.embedded import find_program
 from discovery.testing import eventually_sync
@@ -38,7 +36,7 @@ class LabDirectory:
 
     def __init__(self) -> None:
         """Create and lock the directory."""
-        self.path, self._lock = _new_directory()
+        self.path, self._lock = new_directory(_PREFIX)
 
     @property
     def name(self) -> str:
@@ -82,9 +80,9 @@ def sweep() -> None:
     """
     for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         try:
-            if not _is_private(directory):
+            if not is_private(directory):
                 continue
-            with _locked(directory):
+            with locked(directory):
                 _remove(directory)
         except (BlockingIOError, FileNotFoundError):  # in use, or removed by another sweep
             continue
@@ -103,29 +101,6 @@ def podman_command(directory: Path, *arguments: str) -> list[str]:
         *("env", f"CONTAINERS_CONF={directory}/containers.conf", str(find_program("podman"))),
         *("--root", f"{directory}/data", "--runroot", f"{directory}/run", *arguments),
     ]
-
-
-def _is_private(directory: Path) -> bool:
-    """Return True if this is a directory, no link to one, of this user, to which nobody else has rights."""
-    status = os.lstat(directory)
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
-
-
-def _new_directory() -> tuple[Path, IO[str]]:
-    while True:
-        directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        with suppress(OSError):  # one that another's sweep took before it was locked
-            return directory, _locked(directory)
-
-
-def _locked(directory: Path) -> IO[str]:
-    lock = os.fdopen(os.open(directory / "lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise
-    return lock
 
 
 def _remove(directory: Path) -> None:
