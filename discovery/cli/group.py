@@ -38,6 +38,8 @@ OWN = (
     "stop",
     "services",
     "watch",
+    "status",
+    "top",
     "history",
     "explain",
     "wait",

@@ -22,6 +22,7 @@ from discovery.daemon.metrics import metrics
 from discovery.daemon.query import whole_number
 from discovery.daemon.sources import Sources
 from discovery.daemon.status import DaemonStatus
+from discovery.daemon.statusdocument import status_document
 from discovery.daemon.waitdocument import awaited_of, wait_document
 from discovery.documents import backend_document, names_document, snapshot_document
 from discovery.errors import describe
@@ -43,6 +44,7 @@ _MOST_UNRESOLVED = 20
 
 
 _API = (
+    "/api/status",
     "/api/snapshot",
     "/api/consumers",
     "/api/consumers/NAME",
@@ -78,6 +80,7 @@ class Admin:
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
+                web.get("/api/status", self._status_page),
                 web.get("/api/snapshot", self._snapshot),
                 web.get("/api/consumers", self._consumers),
                 web.get("/api/consumers/{name}", self._inspect),
@@ -119,6 +122,9 @@ class Admin:
             "config_error": status.config_error,
         }
         return web.json_response(document, status=503 if state == "failing" else 200)
+
+    async def _status_page(self, _: web.Request) -> web.Response:
+        return web.json_response(status_document(self._status(), _registry))
 
     async def _readyz(self, _: web.Request) -> web.Response:
         status = self._status()
