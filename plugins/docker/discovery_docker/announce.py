@@ -127,7 +127,7 @@ def _published(
     if (chosen := announced_address(own, hosts, loopback=options.loopback)) is not None:
         announced, index = chosen
         return (announced.host, bindings[index].host_port), announced.origin
-    if fault is not None:
+    if fault is not None and any(map(is_unspecified, hosts)):
         raise ValueError(f"{where}: {fault}")
     raise ValueError(_unreachable(port, hosts, where, own, machine))
 

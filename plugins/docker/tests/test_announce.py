@@ -128,6 +128,8 @@ def test_an_address_that_the_machine_lacks_concerns_the_ports_on_all_addresses_a
     told = refusal(container(*ALL), address="interface:none")
     assert told.startswith("port 80 is published on all addresses: the interface none has no address, or is missing")
     assert place(container(Binding("192.168.1.1", 8080)), address="interface:none") == ("192.168.1.1", 8080)
+    told = refusal(container(Binding("127.0.0.1", 8080)), address="interface:none")
+    assert told.startswith("port 80 is published on 127.0.0.1 alone, which other machines cannot reach")
 
 
 def test_a_provider_in_a_container_announces_the_address_that_a_variable_names() -> None:
