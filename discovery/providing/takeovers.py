@@ -33,7 +33,7 @@ def to_be_asked(key: str, error: DiscoveryError, takeovers: "Takeovers | None") 
         )
     if (reason := takeovers.problems.get(key)) is not None:
         return _belongs(OwnedByAnotherError, key, owner, f"who cannot be asked for it now: {reason}")
-    why = "who has been asked for it and has not answered: force it to take it without an answer"
+    why = "who is asked for it and has not answered yet: force it to take it without an answer"
     return _belongs(OwnedByAnotherError, key, owner, why)
 
 

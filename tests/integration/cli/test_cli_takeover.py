@@ -55,7 +55,7 @@ def test_who_does_not_answer_keeps_the_key(start: Start, world: World, tmp_path:
     asking = start(*arguments(world, "second", tmp_path, "--takeover", "--timeout", "0.5"))
     assert asking.end() == 1
     assert (
-        "the record 'web/x' belongs to 'another program', who has been asked for it and has not answered:"
+        "the record 'web/x' belongs to 'another program', who is asked for it and has not answered yet:"
         " force it to take it without an answer" in asking.stderr
     )
     world.put("web/x", "10.0.0.1:80")
