@@ -29,6 +29,7 @@ from discovery.commands import (
 from discovery.fields import WEIGHT
 from discovery.probes import HttpProbe
 from discovery.registry import encode, validate
+from discovery_docker.sockets import EngineError, engine_of_environment
 
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _PORT = re.compile(r"([0-9]{1,5})(?:/(.*))?")
@@ -90,6 +91,12 @@ def register_container(
     """
     if not _CONTAINER.fullmatch(container):
         raise ConfigError(f"{container!r} is not the name or id of a container: use letters, digits and _.-")
+    if force and takeover:
+        raise ConfigError("--force takes the key without asking, and --takeover asks for the key: give one of them")
+    try:
+        engine_of_environment()
+    except EngineError as error:  # which no waiting would change
+        raise ConfigError(str(error)) from None
     number = _port(port)
     extras = _labels(labels or ())
     try:

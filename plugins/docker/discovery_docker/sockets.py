@@ -62,6 +62,15 @@ def checked_url(text: str) -> str:
     return found
 
 
+def engine_of_environment() -> str:
+    """Return the engine that DOCKER_HOST names, empty if none. Raises EngineError if it cannot be an engine."""
+    given = os.environ.get("DOCKER_HOST", "").strip()
+    try:
+        return given and checked_url(given)
+    except EngineError as error:
+        raise EngineError(f"DOCKER_HOST: {error}") from None
+
+
 def find_engine(
     url: str | None, root: Path = Path("/"), find_container: Callable[[], str | None] = container_id
 ) -> Found:
@@ -73,8 +82,8 @@ def find_engine(
     Of sockets that this user may not use the first is returned, so that a request tells why. Where Docker is installed,
     its sockets alone are taken, unless Podman is named; in a container only what is mounted there decides.
     """
-    given = url or os.environ.get("DOCKER_HOST", "").strip()
-    if given and (given := checked_url(given)) not in PROGRAMS:
+    given = checked_url(url) if url else engine_of_environment()
+    if given and given not in PROGRAMS:
         return Found(given)
     sockets = [(program, path) for program, path in _local_sockets(root) if given in ("", program)]
     docker_alone = not given and find_container() is None and _has_docker(root)

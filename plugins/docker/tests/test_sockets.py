@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from discovery.cli import main
 from discovery_docker.sockets import EngineError, Found, checked_url, find_engine
 
 DOCKER, PODMAN = "var/run/docker.sock", "run/podman/podman.sock"
@@ -68,6 +69,18 @@ def test_the_configuration_precedes_the_environment_and_that_precedes_the_socket
     assert find_engine("podman", root).url == f"unix://{root}/{PODMAN}"
     monkeypatch.setenv("DOCKER_HOST", "")
     assert find_engine(None, root).url == f"unix://{root}/{DOCKER}"
+
+
+def test_what_cannot_be_an_engine_is_a_fault_of_the_environment(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://docker@web-1")
+    with pytest.raises(EngineError, match="^DOCKER_HOST: the URL of the Docker engine holds a user name"):
+        find_engine(None, root)
+    monkeypatch.setenv("DOCKER_HOST", "/run/docker.sock")
+    assert main(["register-container", "b1", "80", "web", "--registry", f"file://{root}"]) == 2
+    told = capfd.readouterr().err
+    assert told.startswith("discovery: DOCKER_HOST: /run/docker.sock is not a usable Docker engine: give unix:///PATH")
 
 
 def test_the_order_of_the_sockets(root: Path, listen: Listen) -> None:

@@ -27,6 +27,7 @@ RULE = "a name has 1-128 letters, digits, '_', '.' and '-', and must start with 
         (["--log-level", "nonsense", "watch"], "--log-level"),
         (["config", "check", "/"], "/: cannot be read: Is a directory; name another with --config"),
         (["run"], "--plugin"),
+        (["register-container", "b1", "80", "web", "--force", "--takeover"], "give one of them"),
         (["run", "--plugin", "nonsense"], "'nonsense'"),
     ],
 )
