@@ -6,6 +6,8 @@ from release.commands import ReleaseError, run
 
 FILES = {"bash": "discovery.bash", "zsh": "_discovery", "fish": "discovery.fish"}
 """The name that each shell looks for."""
+_AT_FIRST = {"zsh": '[[ $funcstack[1] != _discovery ]] || _discovery_completion "$@"\n'}
+"""What has to follow the script: zsh calls the file as a function at the first Tab, and the script only defines."""
 
 
 def write(target: Path, discovery: Path) -> tuple[Path, ...]:
@@ -18,5 +20,5 @@ def write(target: Path, discovery: Path) -> tuple[Path, ...]:
         if "discovery" not in script:
             raise ReleaseError(f"no completion for {shell}: {script!r}")
         written.append(target / name)
-        written[-1].write_text(f"{script}\n")
+        written[-1].write_text(f"{script}\n{_AT_FIRST.get(shell, '')}")
     return tuple(written)

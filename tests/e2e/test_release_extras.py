@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from discovery.cli.group import OWN
-from discovery.testing import require_program
+from discovery.testing import require_program, within
 from release import completions, dist, manpages, sbom, versions
 
 DISCOVERY = Path(sys.executable).with_name("discovery")
@@ -82,8 +82,33 @@ def test_each_shell_completes_the_commands(tmp_path: Path) -> None:
     for command in found.values():
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         assert {word.split("\t")[0] for word in re.split(r"[ \n]", done.stdout)} >= {"register", "register-container"}
-    subprocess.run([require_program("zsh"), "-n", tmp_path / "_discovery"], check=True)
     assert (tmp_path / "_discovery").read_text().startswith("#compdef discovery\n")
+
+
+def test_zsh_completes_at_the_first_tab(tmp_path: Path) -> None:
+    """As a user has it: found in `fpath`, loaded at the first Tab, in a shell on a terminal."""
+    completions.write(tmp_path, DISCOVERY)
+    script = r"""
+        zmodload zsh/zpty
+        zpty shell 'zsh -f -i'
+        zpty -w shell 'fpath=($1 $fpath); autoload -Uz compinit; compinit -u -D; PS1="read""y> "'
+        zpty -r -m shell output '*ready> *'
+        zpty -n -w shell $'discovery register-cont\t'
+        zpty -r -m shell output '*ainer*'
+        print -r -- $output
+    """.replace("$1", str(tmp_path))
+    environment = {"PATH": f"{DISCOVERY.parent}:/usr/bin:/bin", "HOME": str(tmp_path), "TERM": "dumb"}
+    command = [require_program("zsh"), "-f", "-c", script]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        timeout=within(30),
+        stdin=subprocess.DEVNULL,
+    )
+    assert "ainer" in done.stdout
 
 
 def test_the_archive_is_the_same_each_time(tmp_path: Path) -> None:
