@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from discovery.cli.console import note, result
 from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import (
+    AdminOption,
     ConfigOption,
     JsonOption,
     RegistryOption,
@@ -27,8 +29,12 @@ LOOKUP_SECONDS = 2.0
 
 def services(
     service: Annotated[str | None, typer.Argument(help="Only this service.")] = None,
+    health: Annotated[
+        bool, typer.Option("--health", help="Ask a daemon which backends its consumers find down.")
+    ] = False,
     as_json: JsonOption = False,
     timeout: TimeoutOption = 10.0,
+    admin: AdminOption = None,
     registry: RegistryOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -45,8 +51,9 @@ def services(
     snapshot = run_coroutine(read_registry(url, timeout))
     if service is not None:
         snapshot = _only(snapshot, service)
+    down = _down(admin, config) if health else {}
     if as_json:
-        result(json.dumps(snapshot_document(snapshot), indent=2))
+        result(json.dumps(snapshot_document(snapshot) | ({"down": down} if health else {}), indent=2))
         return
     from discovery.cli.records import HEADER, row
     from discovery.cli.table import print_table
@@ -54,7 +61,9 @@ def services(
 
     backends = list(snapshot.backends())
     if backends:
-        print_table(HEADER, [row(each) for each in backends], [each.state is State.DRAINING for each in backends])
+        rows = [_with_health(row(each), down.get(each.key)) if health else row(each) for each in backends]
+        header = _with_health(HEADER, {"HEALTH": ""}) if health else HEADER
+        print_table(header, rows, [each.state is State.DRAINING or each.key in down for each in backends])
     else:
         note(f"no backends{f' of {service!r}' if service is not None else ''} in {url}")
     if snapshot.rejected or snapshot.more_rejected:
@@ -64,6 +73,23 @@ def services(
 
         _, unresolved = run_coroutine(resolve(snapshot, min(timeout, LOOKUP_SECONDS)))
         _print_unresolved(unresolved)
+
+
+def _down(admin: str | None, config: Path | None) -> dict[str, dict[str, str]]:
+    """Return the reasons of the consumers that find a backend down, by key and consumer. Raises NoDaemonError."""
+    from discovery.cli.asking import admin_address, ask
+
+    found: dict[str, dict[str, str]] = {}
+    for consumer in ask(admin_address(admin, config), "/api/consumers")["consumers"]:
+        for key, reason in consumer.get("down", {}).items():
+            found.setdefault(key, {})[consumer["name"]] = reason
+    return found
+
+
+def _with_health(cells: Sequence[str], down: Mapping[str, str] | None) -> tuple[str, ...]:
+    """Return a row with the column of the health before the labels, which are long and stay the last."""
+    told = "-" if down is None else "; ".join(f"{name}: {reason}" if reason else name for name, reason in down.items())
+    return (*cells[:-1], told, cells[-1])
 
 
 def _only(snapshot: "Snapshot", service: str) -> "Snapshot":

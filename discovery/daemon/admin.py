@@ -283,6 +283,7 @@ def _consumer(each: ConsumerStatus) -> dict[str, Any]:
         "state": each.state,
         "problem": each.problem,
         "problems": dict(each.health.problems),
+        "down": dict(each.health.down),
         "detail": each.health.detail,
     }
 

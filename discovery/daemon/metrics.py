@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
@@ -96,6 +97,11 @@ def _consumer_metrics(consumers: tuple[ConsumerStatus, ...]) -> Iterator[Metric]
     healthy = GaugeMetricFamily("discovery_consumer_healthy", "1 while all is well with the consumer", labels=by)
     degraded = GaugeMetricFamily("discovery_consumer_degraded", "1 while a part of the work is not done", labels=by)
     problems = GaugeMetricFamily("discovery_consumer_problems", "Problems that the consumer reports", labels=by)
+    down = GaugeMetricFamily(
+        "discovery_consumer_down_backends",
+        "Backends that the registry calls active, and that what the consumer drives finds down",
+        labels=("consumer", "service"),
+    )
     phases = GaugeMetricFamily("discovery_consumer_phase", "1 for what it is doing", labels=("consumer", "phase"))
     for each in consumers:
         name = (each.name,)
@@ -110,9 +116,11 @@ def _consumer_metrics(consumers: tuple[ConsumerStatus, ...]) -> Iterator[Metric]
         healthy.add_metric(name, float(each.problem is None))
         degraded.add_metric(name, float(each.degraded is not None))
         problems.add_metric(name, len(each.health.problems))
+        for service, count in sorted(Counter(key.partition("/")[0] for key in each.health.down).items()):
+            down.add_metric((each.name, service), count)
         for phase in Phase:
             phases.add_metric((each.name, phase.value), float(each.phase is phase))
-    yield from (revision, lag, behind, applies, failures, seconds, healthy, degraded, problems, phases)
+    yield from (revision, lag, behind, applies, failures, seconds, healthy, degraded, problems, down, phases)
 
 
 def _own_metrics(status: DaemonStatus, own: Mapping[str, Iterable[Sample]]) -> Iterator[Metric]:

@@ -29,6 +29,8 @@ STOP_SECONDS = 10.0
 """Seconds that a plugin may take to stop, as long as service managers usually wait before they kill."""
 MOST_DOWN = 1000
 """Backends that a plugin reports as down: of 100,000 that are, nobody reads more."""
+_MOST_LOGGED = 5
+"""Backends that are logged one by one at a time, so that a dead network does not fill the log."""
 _LOOK_SECONDS = 0.01
 """Seconds between two looks at a thread that ends: a thread wakes no loop when it has ended."""
 BEGIN_SECONDS = 10.0
@@ -380,6 +382,7 @@ class Isolated(ABC, Generic[I, P, S]):
             self._health_asked = None
         if health != self._status.health:
             self._report_problems(self._status.health.problems, health.problems)
+            self._report_down(self._status.health.down, health.down)
             self._report(health=health)
 
     def _late(self) -> Health:
@@ -392,6 +395,16 @@ class Isolated(ABC, Generic[I, P, S]):
                 self._log.warning("there is a problem", what=what, reason=reason)
         for what in before.keys() - problems.keys():
             self._log.info("no longer a problem", what=what)
+
+    def _report_down(self, before: Mapping[str, str], down: Mapping[str, str]) -> None:
+        """Log some of the backends that have become down, or are down no longer, and the number of the others."""
+        fresh, over = [key for key in down if key not in before], [key for key in before if key not in down]
+        for key in fresh[:_MOST_LOGGED]:
+            self._log.warning("a backend is down", key=key, reason=down[key])
+        for key in over[:_MOST_LOGGED]:
+            self._log.info("a backend is no longer down", key=key)
+        if more := len(fresh[_MOST_LOGGED:]) + len(over[_MOST_LOGGED:]):
+            self._log.info("and more backends are down, or no longer", backends=more)
 
     def _report_failure(self, what: str, error: BaseException) -> None:
         reason = describe(error)

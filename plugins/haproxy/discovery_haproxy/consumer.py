@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
+from discovery import ApplyError, Backend, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
 from discovery.toolkit import Certificate, read_certificate
 from discovery_haproxy.deployment.bind_check import any_is_free
 from discovery_haproxy.deployment.checking import Checker, find_checker
@@ -33,11 +33,13 @@ from discovery_haproxy.managed.stopping import stop_orphans
 from discovery_haproxy.managed.target import ManagedHAProxy
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program.binary import OLDEST, Binary, locate
+from discovery_haproxy.program.control_socket import ControlSocket
+from discovery_haproxy.program.down_servers import DownServers, lines_of
 from discovery_haproxy.program.upgrades import Upgrades
 from discovery_haproxy.rendering.held_files import certificate_paths
 from discovery_haproxy.rendering.render import Rendered, Renderer, Runtime, password_files, referenced_files
 from discovery_haproxy.rendering.route_map import route_map_path
-from discovery_haproxy.rendering.sections import Sections
+from discovery_haproxy.rendering.sections import BackendSection, Sections
 from discovery_haproxy.text.generation import DESCRIPTION
 from discovery_haproxy.text.neighbours import Neighbours
 from discovery_haproxy.validation import find_faults, lost_log, preview_of
@@ -79,6 +81,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._mappings: tuple[str, ...] = ()
         self._served: dict[Path, str] = {}
         self._certificates: dict[Path, Certificate] = {}
+        self._sections: tuple[BackendSection, ...] = ()
+        self._down = DownServers(self._statistics, context.log)
 
     @property
     def resident(self) -> bool:
@@ -108,6 +112,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             )
         self._target.verify(self.config)
         await self._target.open()
+        self._down.start()
         self._deployer = Deployer(self._target, self._digests, self.context.state_dir, self.context.log, self._limits)
         self._watch_files()
 
@@ -163,6 +168,8 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
                         return refusal
                 self._log_certificates()
             self._log_mappings(rendered)  # also of an adopted HAProxy
+            self._sections = rendered.sections.services
+            self._down.follow(self._sections)
             return None
 
         async def check(composed: Composed) -> Refusal | None:
@@ -231,13 +238,13 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self.context.request_apply()
         health = Health()
         if self._target is not None:
-            health = await self._target.health()
+            health = replace(await self._target.health(), down=self._down.known)
             self._target.log_drops.report(_way_out_of_drops(self.config))
         behind = self._deployer.background.summary if self._deployer is not None else ""
         if health.ok and (problem := self._upgrades.fault or self._containment.summary or behind):
-            return Health(ok=False, detail=problem)
+            return Health(ok=False, detail=problem, down=health.down)
         if health.ok and not health.detail and (lost := lost_log(self.config)):
-            health = Health(detail=lost)
+            health = Health(detail=lost, down=health.down)
         if health.ok and (refused := self._router.problems):
             return replace(health, problems={"label_routes": _in_one_line(refused)})
         return health
@@ -267,8 +274,13 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             found["label_routes"] = self._router.inspect()
         return {**found, **(self._target.inspect() if self._target else {})}
 
+    def explain(self, backends: Sequence[Backend]) -> Mapping[str, Sequence[str]]:
+        """Return the `server` lines of these backends."""
+        return lines_of(self._sections, [each.key for each in backends])
+
     async def hand_over(self) -> tuple[socket.socket, ...]:
         """Leave HAProxy serving. The next daemon adopts a managed HAProxy."""
+        await self._down.stop()
         if self._deployer is not None:
             await self._deployer.background.stop()
         if self._target is not None:
@@ -283,6 +295,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
 
     async def teardown(self) -> None:
         """Stop a managed HAProxy gracefully; leave an external HAProxy running."""
+        await self._down.stop()
         if self._watch is not None:
             watch, self._watch = self._watch, None
             await asyncio.to_thread(watch.close)
@@ -291,6 +304,9 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         if self._target is not None:
             target, self._target = self._target, None
             await target.close()
+
+    def _statistics(self) -> ControlSocket | None:
+        return self._target.statistics if self._target is not None else None
 
     def _is_intact(self) -> bool:
         """Report whether HAProxy runs and its sockets exist."""

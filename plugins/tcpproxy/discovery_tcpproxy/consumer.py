@@ -3,13 +3,14 @@
 import asyncio
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
 from discovery import (
     Addresses,
     ApplyError,
+    Backend,
     Consumer,
     Context,
     DiscoveryError,
@@ -33,8 +34,8 @@ from discovery_tcpproxy.listening_sockets import (
     set_mode,
     take_inherited,
 )
-from discovery_tcpproxy.status import ProxyStatus, WorkerStatus, document, samples
-from discovery_tcpproxy.targets import Targets, changes, endpoints, preview, targets
+from discovery_tcpproxy.status import ProxyStatus, WorkerStatus, document, down, samples
+from discovery_tcpproxy.targets import Targets, changes, endpoints, lines_of, preview, targets
 from discovery_tcpproxy.timing import TIMING, Timing
 from discovery_tcpproxy.worker_pool import WorkerPool
 from discovery_tcpproxy.worker_slot import DesiredState
@@ -156,7 +157,7 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         ok = not problems
         problems += self._left_out
         more = f"; and {len(problems) - _PROBLEMS} more" if len(problems) > _PROBLEMS else ""
-        return Health(ok, "; ".join(problems[:_PROBLEMS]) + more)
+        return Health(ok, "; ".join(problems[:_PROBLEMS]) + more, down=down(self._status()))
 
     def metrics(self) -> Iterable[Sample]:
         """Return samples of listeners, backends and workers, which are at most a second old."""
@@ -166,6 +167,10 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         """Return listeners, backends, workers and open connections as a document."""
         reports = await self._workers.reports(connections=True)
         return document(self._status(), [(worker.pid, report) for worker, report in reports])
+
+    def explain(self, backends: Sequence[Backend]) -> Mapping[str, Sequence[str]]:
+        """Return the listeners that carry connections to these backends."""
+        return lines_of(self.config, self._targets, backends)
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
         """Return the listening sockets. The workers accept until `teardown`.

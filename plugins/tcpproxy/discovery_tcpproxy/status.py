@@ -14,6 +14,8 @@ MOST_CONNECTIONS = 1000
 """Connections that the document lists, some 200 KiB of JSON; it has the number of the others."""
 
 Kind = Literal["counter", "gauge"]
+_SET_ASIDE = frozenset({"set aside", "due", "probed"})
+"""States of a backend, in the report of a worker, after a connection that failed and until one succeeds."""
 _LISTENER: tuple[tuple[str, str, Kind, str], ...] = (
     ("open", "connections_open", "gauge", "Open client connections"),
     ("total", "connections", "counter", "Accepted client connections"),
@@ -92,6 +94,24 @@ def samples(status: ProxyStatus) -> Iterator[Sample]:
             one = backends.get(id_, {})
             for key, metric, kind, text in _BACKEND:
                 yield Sample(metric, one.get(key, 0), {**labels, "service": service, "backend": id_}, kind, text)
+
+
+def down(status: ProxyStatus) -> dict[str, str]:
+    """Return why the workers set backends of the registry aside, by key: the last connection to each has failed.
+
+    A backend that drains is left out.
+    """
+    found: dict[str, str] = {}
+    for name, listener in status.config.listen.items():
+        service = service_of(name, listener)
+        backends = {} if listener.targets else status.figures.get("listeners", {}).get(name, {}).get("backends", {})
+        aside = {id_ for id_, each in backends.items() if each.get("state") in _SET_ASIDE}
+        if aside:
+            reason = f"listener {name}: the last connection to it was refused, or not answered"
+            found.update(
+                (f"{service}/{each.id}", reason) for each in status.targets.get(service, ()) if each.id in aside
+            )
+    return found
 
 
 def document(status: ProxyStatus, reports: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:

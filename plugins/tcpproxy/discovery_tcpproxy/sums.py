@@ -16,6 +16,8 @@ def add(one: Figures, other: Figures) -> Figures:
         before = total.get(key)
         if isinstance(value, Mapping):
             total[key] = add(before if isinstance(before, Mapping) else {}, value)
+        elif before is not None and key == "state" and value == "usable":
+            pass  # one worker's report that a backend fails counts more than another's that has not tried it
         elif isinstance(value, int | float) and isinstance(before, int | float):
             total[key] = before + value
         else:

@@ -116,6 +116,26 @@ def _settings(name: str, listener: ListenerConfig, config: TcpProxyConfig, worke
     }
 
 
+def lines_of(config: TcpProxyConfig, known: Targets, backends: Iterable[Backend]) -> dict[str, tuple[str, ...]]:
+    """Return a line for each listener that carries connections to each of `backends`, by key."""
+    listeners: dict[str, list[str]] = {}
+    for name, listener in config.listen.items():
+        if not listener.targets:
+            listeners.setdefault(service_of(name, listener), []).append(f"{name} ({', '.join(listener.bind)})")
+    found: dict[str, tuple[str, ...]] = {}
+    by_id = {service: {each.id: each for each in known.get(service, ())} for service in listeners}
+    for backend in backends:
+        target = by_id.get(backend.service, {}).get(backend.id)
+        names = listeners.get(backend.service, ()) if target is not None else ()
+        found[backend.key] = tuple(f"listener {name} -> {_address(target)}" for name in names if target is not None)
+    return found
+
+
+def _address(target: Target) -> str:
+    told = ", ".join(join_host_port(each, target.port) for each in target.addresses or (target.host,))
+    return f"{told} draining" if target.draining else f"{told} weight {target.weight}"
+
+
 def preview(config: TcpProxyConfig, snapshot: Snapshot, addresses: Addresses) -> str:
     """Return the listeners with their backends, as a diff from an empty configuration."""
     found, problems = targets(config, snapshot, addresses)

@@ -8,6 +8,7 @@ from discovery import ApplyError, Health, Sample
 from discovery_haproxy.deployment.checking import Checker
 from discovery_haproxy.deployment.vantage import Vantage
 from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.program.control_socket import ControlSocket
 from discovery_haproxy.program.log_drops import LogDrops
 from discovery_haproxy.rendering.render import Rendered
 
@@ -81,6 +82,10 @@ class Target(Protocol):
 
     async def health(self) -> Health:
         """Report whether HAProxy runs and answers."""
+
+    @property
+    def statistics(self) -> ControlSocket | None:
+        """The socket that tells the statistics of the worker that serves; None if there is none to ask."""
 
     async def hand_over(self) -> None:
         """Release HAProxy to the next daemon. HAProxy goes on serving."""

@@ -129,6 +129,11 @@ class Slots:
                 await asyncio.to_thread(self._save, [slot for name in self._wanted for slot in slots.get(name, ())])
         return Health(ok=not self._problems, detail="; ".join(self._problems))
 
+    @property
+    def statistics(self) -> ControlSocket | None:
+        """None: the servers of the slots have the names of the operator."""
+        return None
+
     async def hand_over(self) -> None:
         """Leave the slots as they are."""
 

@@ -248,6 +248,11 @@ class ExternalHAProxy:
             detail="; ".join(filter(None, (edit, level, self._old_workers.detail, self._servers.reports.summary)))
         )
 
+    @property
+    def statistics(self) -> ControlSocket | None:
+        """The socket of the configuration, while HAProxy is not being changed."""
+        return self._control if not self._lock.locked() else None
+
     async def hand_over(self) -> None:
         """Leave HAProxy running. The next daemon takes over the configuration file."""
         await self._activation.stop()

@@ -247,6 +247,11 @@ class ManagedHAProxy:
         """Return the metrics of the changes, and the number of old workers."""
         return (*self._activation.metrics(), self._old_workers.sample)
 
+    @property
+    def statistics(self) -> ControlSocket | None:
+        """The master's socket while HAProxy runs, and is not being changed."""
+        return self._control if self.running and not self._lock.locked() else None
+
     async def hand_over(self) -> None:
         """Release HAProxy to the next daemon. HAProxy goes on serving."""
         await self._held.stop()

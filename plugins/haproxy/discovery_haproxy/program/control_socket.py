@@ -111,6 +111,10 @@ class ControlSocket:
         """Return the states of HAProxy's servers, in the format of a server-state file. Raises ControlError."""
         return await self.send(self._to_worker("show servers state"))
 
+    async def statistics(self, question: str, timeout: float = _ANSWER_SECONDS) -> str:
+        """Return the worker's answer to `show stat ...`. Raises ControlError."""
+        return await self.send(self._to_worker(question), timeout)
+
     async def count_streams(self, worker: int) -> int:
         """Return the number of a worker's connections and requests. The worker may be old. Raises ControlError."""
         answer = await self.send(f"@!{worker} show sess", _COUNT_SECONDS)

@@ -1,0 +1,120 @@
+"""Backends that the registry calls active and the data plane calls down: HAProxy by its checks, the TCP proxy by its
+connections."""
+
+import json
+import socket
+import subprocess
+from contextlib import suppress
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from daemons import DISCOVERY, Daemon, RecordFiles, Starter
+
+from discovery.testing import eventually_sync, free_port, require_program, within
+
+pytestmark = [pytest.mark.warm, pytest.mark.timeout(300)]
+
+CONFIG = """
+[consumers.edge]
+plugin = "haproxy"
+services.web = {{ bind = "127.0.0.1:{web}", check = {{ interval = "200ms", fall = 1, rise = 1 }} }}
+[consumers.tcp]
+plugin = "tcpproxy"
+workers = 1
+listen.db = {{ bind = "127.0.0.1:{db}" }}
+"""
+
+
+def explained(daemon: Daemon, key: str) -> dict[str, Any]:
+    service, _, id_ = key.partition("/")
+    return dict(daemon.get(f"/api/explain?service={service}&id={id_}")[1]["records"][0])
+
+
+def reasons(daemon: Daemon, key: str) -> list[tuple[str, str]]:
+    return [(each["kind"], each["instance"]) for each in explained(daemon, key)["reasons"] if each["kind"] == "down"]
+
+
+def connect(port: int) -> None:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=within(5)) as client:
+        client.settimeout(0.2)
+        client.recv(1)
+
+
+def test_what_the_data_plane_finds_down_is_told_everywhere_and_ends(
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
+) -> None:
+    require_program("haproxy")
+    url, write = file_registry
+    config, web, db, dead = tmp_path / "discovery.toml", free_port(), free_port(), free_port()
+    config.write_text(CONFIG.format(web=web, db=db))
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        for service in ("web", "db"):
+            write(f"{service}/good", f"127.0.0.1:{server.server_port}")
+            write(f"{service}/bad", f"127.0.0.1:{dead}")
+        write("web/drains", json.dumps({"host": "127.0.0.1", "port": dead, "state": "draining"}))
+        daemon = start_daemon("--registry", url, "--config", str(config))
+        eventually_sync(daemon.is_ready, timeout=60)
+        eventually_sync(lambda: reasons(daemon, "web/bad") == [("down", "edge")], timeout=60)
+
+        def is_aside() -> bool:
+            connect(db)
+            return reasons(daemon, "db/bad") == [("down", "tcp")]
+
+        eventually_sync(is_aside, timeout=60)
+        assert [reasons(daemon, key) for key in ("web/good", "db/good", "web/drains")] == [[], [], []]
+        bad, good = explained(daemon, "web/bad"), explained(daemon, "web/good")
+        assert (bad["used"], good["used"]) == (False, True)
+        (live,) = (each for each in good["consumers"] if each["consumer"] == "edge")
+        assert live["rendered"][0].startswith(f"backend web: server good 127.0.0.1:{server.server_port} ")
+        (carried,) = (each for each in explained(daemon, "db/good")["consumers"] if each["consumer"] == "tcp")
+        assert carried["rendered"] == [
+            f"listener db (127.0.0.1:{db}) -> 127.0.0.1:{server.server_port} weight 1",
+        ]
+        assert ("filtered", "edge") in [
+            (each["kind"], each["instance"]) for each in explained(daemon, "db/good")["reasons"]
+        ]
+
+        text = daemon.get("/metrics")[1]
+        assert 'discovery_consumer_down_backends{consumer="edge",service="web"} 1.0' in text
+        assert 'discovery_consumer_down_backends{consumer="tcp",service="db"} 1.0' in text
+        assert daemon.get("/healthz")[1]["status"] == "ok", "a backend that is down is no illness of the consumer"
+        assert "a backend is down" in daemon.log
+        command = [
+            *DISCOVERY,
+            "services",
+            "--health",
+            "--admin",
+            daemon.admin,
+            "--registry",
+            url,
+            "--config",
+            "/dev/null",
+        ]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
+        assert listed.returncode == 0
+        lines = {tuple(line.split()[:2]): line for line in listed.stdout.splitlines()}
+        assert "HEALTH" in lines["SERVICE", "ID"]
+        assert "edge: HAProxy's check: L4CON" in lines["web", "bad"]
+        assert "tcp: listener db" in lines["db", "bad"]
+        assert "check" not in lines["web", "good"]
+        document = subprocess.run([*command, "--json"], capture_output=True, timeout=within(60), check=False).stdout
+        assert json.loads(document)["down"].keys() == {"web/bad", "db/bad"}
+
+        for service in ("web", "db"):  # where something listens
+            write(f"{service}/bad", f"127.0.0.1:{server.server_port}")
+        eventually_sync(lambda: reasons(daemon, "web/bad") == [], timeout=60)
+        eventually_sync(lambda: not is_aside() and reasons(daemon, "db/bad") == [], timeout=60)
+        eventually_sync(lambda: "a backend is no longer down" in daemon.log, timeout=60)
+        server.shutdown()
+
+
+def test_without_a_daemon_the_health_is_not_known(file_registry: RecordFiles) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    command = [*DISCOVERY, "services", "--health", "--admin", address, "--registry", file_registry[0]]
+    done = subprocess.run([*command, "--config", "/dev/null"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no daemon answers" in done.stderr
