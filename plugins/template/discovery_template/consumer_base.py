@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, describe
+from discovery import ApplyError, Backend, Consumer, Context, Health, PluginConfig, Sample, Update, describe
 from discovery.toolkit import FileContents, FileTransaction, Program, recover_files
 from discovery_template.containment import Containment, RefusedError
 from discovery_template.files.difference import difference, read
 from discovery_template.files.forms import read_forms, write_forms
+from discovery_template.files.lines import lines_about
 from discovery_template.printing.environment import TemplateError
 from discovery_template.printing.marks import UnprintableError
 from discovery_template.printing.views import ServiceView, views_of
@@ -208,6 +209,10 @@ class FileConsumer(Consumer[C]):
             Sample("reloads", self._reloads, help="Changes that the program has read."),
             Sample("rollbacks", self._rollbacks, help="Changes that were rolled back after the program had read them."),
         )
+
+    def explain(self, backends: Sequence[Backend]) -> Mapping[str, Sequence[str]]:
+        """Return the lines of the files that have the addresses of these backends."""
+        return lines_about(self._live.files, backends) if self._live is not None else {}
 
     async def inspect(self) -> Mapping[str, Any]:
         """Return the generation, the files, the refused services with their reasons, and the program's id."""

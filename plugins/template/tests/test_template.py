@@ -46,6 +46,13 @@ async def test_a_change_that_a_check_refuses_changes_no_file(tmp_path: Path) -> 
         assert not driver.consumer.resident
 
 
+async def test_it_explains_a_backend_by_the_lines_of_the_files(tmp_path: Path) -> None:
+    async with driven(TemplateConsumer, {"files": [written(tmp_path, "a")]}, tmp_path) as driver:
+        assert driver.consumer.explain([WEB]) == {}
+        await driver.apply(WEB, API)
+        assert driver.consumer.explain([WEB]) == {"web/1": ('a: server 10.0.0.1:80 "";',)}
+
+
 async def test_a_replaced_file_keeps_owner_and_mode_and_the_link_that_leads_to_it(tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.write_text("before")
