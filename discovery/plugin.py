@@ -193,6 +193,14 @@ class Consumer(ABC, Generic[C]):
         self.context = context
 
     @property
+    def verify_seconds(self) -> float | None:
+        """Seconds of the last `apply` in which the consumer waited for proof of the new state; None if not known.
+
+        For the delays of `discovery history`. Asked after each `apply` that succeeds.
+        """
+        return None
+
+    @property
     def resident(self) -> bool:
         """True if what the consumer drives ends with the daemon. Then `run --once` is a usage error."""
         return True

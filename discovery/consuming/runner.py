@@ -383,14 +383,32 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             error=None,
         )
         failed = self._failures.end()
-        self._note_applied(desired, begun, failures=failed)
+        self._note_applied(desired, begun, verify=_verify_seconds(consumer), failures=failed)
         if failed:
             self._log.info(f"applied again after {times(failed)}", revision=snapshot.revision)
         self._log.debug("applied", revision=snapshot.revision, seconds=took)
         return True
 
-    def _note_applied(self, desired: _Desired, begun: float, *, failures: int = 0, concerned: bool = True) -> None:
+    def _note_applied(
+        self,
+        desired: _Desired,
+        begun: float,
+        *,
+        verify: float | None = None,
+        failures: int = 0,
+        concerned: bool = True,
+    ) -> None:
         self._tell_applied()
         if desired.step is not None:
             revision = desired.snapshot.revision
-            self.history.add(desired.step.number, revision, begun, verify=None, failures=failures, concerned=concerned)
+            self.history.add(
+                desired.step.number, revision, begun, verify=verify, failures=failures, concerned=concerned
+            )
+
+
+def _verify_seconds(consumer: AnyConsumer) -> float | None:
+    """Return how long the last apply waited for proof, as far as the consumer tells."""
+    with suppress(Exception):  # a plugin may raise anything, or tell what is no number
+        seconds = consumer.verify_seconds
+        return None if seconds is None else float(seconds)
+    return None

@@ -16,6 +16,7 @@ from discovery.consuming.history import (
     is_forgotten,
 )
 from discovery.consuming.resolving import Step
+from discovery.consuming.runner import _verify_seconds
 from discovery.consuming.watcher import SnapshotBuilder
 from discovery.daemon.historydocument import history_document
 from discovery.model import Backend, Snapshot, State, diff
@@ -107,6 +108,13 @@ def test_what_no_entry_can_tell_is_unknown_and_not_pending() -> None:
     assert not is_forgotten(at(8, 29.0, 29.0), applies, since=1.0)
     assert is_forgotten(at(1, 20.0, 20.0), (), since=25.0), "the consumer was made later"
     assert not is_forgotten(at(1, 26.0, 26.0), (), since=25.0)
+
+
+def test_a_consumer_that_tells_nonsense_of_its_proof_is_not_believed() -> None:
+    class Nonsense:
+        verify_seconds = "long"
+
+    assert _verify_seconds(Nonsense()) is None  # type: ignore[arg-type]
 
 
 def test_an_apply_again_of_the_same_state_adds_nothing() -> None:

@@ -82,7 +82,13 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         self._served: dict[Path, str] = {}
         self._certificates: dict[Path, Certificate] = {}
         self._sections: tuple[BackendSection, ...] = ()
+        self._verify_seconds: float | None = None
         self._down = DownServers(self._statistics, context.log)
+
+    @property
+    def verify_seconds(self) -> float | None:
+        """Seconds of the last apply that HAProxy's answers took which prove it; None if it was a reload, or nothing."""
+        return self._verify_seconds
 
     @property
     def resident(self) -> bool:
@@ -124,6 +130,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         target, deployer = self._target, self._deployer
         if target is None or deployer is None:
             raise ApplyError("HAProxy was not set up")
+        self._verify_seconds = None
         checker = await self._find_checker()
         if update.operator_request:
             deployer.forget_refusals()
@@ -166,6 +173,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
                     rendered = self._render(composed, update, checker, loaded)
                     if await deployer.deploy(rendered, checker) is not None:
                         return refusal
+                self._verify_seconds = target.verify_seconds
                 self._log_certificates()
             self._log_mappings(rendered)  # also of an adopted HAProxy
             self._sections = rendered.sections.services

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import secrets
+import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,12 +47,18 @@ class FileConsumer(Consumer[C]):
         self._prepared: FileTransaction | None = None
         self._live: Prepared | None = None
         self._is_settled = True
+        self._verify_seconds: float | None = None
         self._forms: tuple[ServiceView, ...] = ()
         self._left_out: Mapping[str, str] = {}
         self._placeholder = secrets.token_hex(_GENERATION_DIGITS)
         self._is_handed_over = False
         self._reloads = 0
         self._rollbacks = 0
+
+    @property
+    def verify_seconds(self) -> float | None:
+        """Seconds of the last apply in which the program was to show the generation; None if nothing changed."""
+        return self._verify_seconds
 
     @abstractmethod
     def render(self, services: Sequence[ServiceView], generation: str) -> Mapping[Path, FileContents]:
@@ -89,6 +96,7 @@ class FileConsumer(Consumer[C]):
 
     async def apply(self, update: Update) -> None:
         """Make the files and the program follow the snapshot. Raises ApplyError; then everything is as before."""
+        self._verify_seconds = None
         if update.operator_request:
             self._containment.forget()
         services = views_of(update.snapshot, update.addresses_of)
@@ -117,7 +125,9 @@ class FileConsumer(Consumer[C]):
             await self.check_installed()
             was_read, self._is_settled = True, False
             await self._activate(prepared.generation)
+            activated = time.monotonic()
             await self.prove(prepared.generation)
+            self._verify_seconds = time.monotonic() - activated
         except BaseException as error:  # also a cancellation: the former files are put back
             transaction.roll_back()
             if isinstance(error, ApplyError | OSError) and was_read:

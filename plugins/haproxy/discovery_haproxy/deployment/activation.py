@@ -68,6 +68,8 @@ class Activation:
         """
         self.live_generation: str | None = None
         """Generation that was last proven to serve."""
+        self.verify_seconds: float | None = None
+        """Seconds of the last change that its proof took; None for a reload, of which the proof is a part."""
         self._servers = servers
         self._operations = operations
         self._log = log
@@ -98,6 +100,7 @@ class Activation:
         Raises ApplyError; the previous configuration then goes on serving.
         """
         started = time.monotonic()
+        self.verify_seconds = None
         # Unknown until the end, also if this task is cancelled.
         before, self.live_generation = self.live_generation, None
         try:
@@ -188,12 +191,15 @@ class Activation:
             self._operations.expect_changes({step.key for step in changes.plan.steps})
             try:
                 await self._servers.execute(changes)
+                executed = time.monotonic()
                 await self._operations.confirm_worker(changes.worker.pid)
             except (RuntimeApiError, ControlError) as error:
                 self._servers.forget()
                 reason = f"{reason}: {error}"
                 await self._operations.check()
             else:
+                read_back = 0.0 if changes.plan.is_empty else self._servers.verify_seconds
+                self.verify_seconds = read_back + time.monotonic() - executed
                 return "runtime", reason
         started = time.monotonic()
         self._servers.disconnect()

@@ -84,6 +84,10 @@ class Target(Protocol):
         """Report whether HAProxy runs and answers."""
 
     @property
+    def verify_seconds(self) -> float | None:
+        """Seconds of the last change that its proof took; None if that is not known."""
+
+    @property
     def statistics(self) -> ControlSocket | None:
         """The socket that tells the statistics of the worker that serves; None if there is none to ask."""
 

@@ -130,6 +130,11 @@ class Slots:
         return Health(ok=not self._problems, detail="; ".join(self._problems))
 
     @property
+    def verify_seconds(self) -> float | None:
+        """None: that is not measured."""
+        return None
+
+    @property
     def statistics(self) -> ControlSocket | None:
         """None: the servers of the slots have the names of the operator."""
         return None

@@ -249,6 +249,11 @@ class ExternalHAProxy:
         )
 
     @property
+    def verify_seconds(self) -> float | None:
+        """Seconds of the last change that its proof took; None if that is not known."""
+        return self._activation.verify_seconds
+
+    @property
     def statistics(self) -> ControlSocket | None:
         """The socket of the configuration, while HAProxy is not being changed."""
         return self._control if not self._lock.locked() else None

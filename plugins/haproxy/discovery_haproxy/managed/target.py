@@ -248,6 +248,11 @@ class ManagedHAProxy:
         return (*self._activation.metrics(), self._old_workers.sample)
 
     @property
+    def verify_seconds(self) -> float | None:
+        """Seconds of the last change that its proof took; None if that is not known."""
+        return self._activation.verify_seconds
+
+    @property
     def statistics(self) -> ControlSocket | None:
         """The master's socket while HAProxy runs, and is not being changed."""
         return self._control if self.running and not self._lock.locked() else None

@@ -62,6 +62,8 @@ class LiveServers:
         """Drift, and changes of an operator."""
         self.known_worker: Worker | None = None
         """The worker that has the servers; None if a start or reload was the last change."""
+        self.verify_seconds = 0.0
+        """Seconds for which the last change waited until the servers were read back, and were right."""
         self.epoch = 0
         """Number of times that the wanted servers, or the worker, became others."""
         self.initially_down: frozenset[str] = frozenset()
@@ -222,12 +224,14 @@ class LiveServers:
         await send(lambda: self._standing.to(changes.worker), changes, plan.seconds * self._costs.commands)
         if not (plan.certificates or plan.maps):
             self._costs = self._costs.after_commands(plan.seconds, time.monotonic() - started)
+        sent = time.monotonic()
         live = await read_back(self._connect, changes)
         self._note(changes)
         compared = expect_outcome(plan, live, self._waiting)
         self._configuration, self._possible = plan.wanted, ()
         self._has_unknown_contents = False
         await self.put_right(compared, "put right after the change")
+        self.verify_seconds = time.monotonic() - sent
         self._deletion.begin([step.key for step in plan.steps if isinstance(step, Remove)])
 
     async def put_right(self, found: Iterable[Comparison], remedy: str = "put right at run time") -> None:
