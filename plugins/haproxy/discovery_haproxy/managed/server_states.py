@@ -1,13 +1,15 @@
 """States of HAProxy's servers, carried over a reload, so that a server that is down gets no requests afterwards.
 
 Format: HAProxy's management guide, "show servers state". A saved row overrides the address and port of the new
-configuration, so only rows whose address and port are unchanged are kept.
+configuration, so the rows of servers that move are left out. If an operator has changed such a server, the row with the
+new address and port is kept.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from ipaddress import ip_address
 
 from discovery_haproxy.runtime_api.planner import ServerKey
-from discovery_haproxy.runtime_api.read_back import FORCED_MAINTENANCE
+from discovery_haproxy.runtime_api.read_back import FORCED_DRAIN, FORCED_MAINTENANCE
 from discovery_haproxy.text.configuration import Configuration, Section, parse
 from discovery_haproxy.text.server_line import HOLDING_SERVER
 from discovery_haproxy.text.words import SECTIONS, words
@@ -17,11 +19,15 @@ EMPTY_STATES = "1\n"
 
 _SERVER_WORDS = 3
 """Least number of words of a server's line: the keyword, the name and the address."""
-_BACKEND_NAME, _SERVER_NAME, _ADDRESS, _ADMINISTRATIVE, _WEIGHT, _INITIAL_WEIGHT = 1, 3, 4, 6, 7, 8
+_BACKEND_NAME, _SERVER_NAME, _ADDRESS, _OPERATIONAL, _ADMINISTRATIVE, _WEIGHT, _INITIAL_WEIGHT = 1, 3, 4, 5, 6, 7, 8
 _RESULT, _FQDN, _PORT = 11, 17, 18
 """Column numbers of a row."""
 _DOWN = "0"
 """Operational state of a server that is down."""
+_RUNNING = "2"
+"""Operational state of a server that is up."""
+_UNKNOWN = "0"
+"""Result of a check before the first check."""
 _FAILED = "2"
 """Result of a check that has failed."""
 
@@ -37,6 +43,7 @@ def keep_configured(
     running: Configuration | None = None,
     undecided: Collection[ServerKey] = (),
     possible: Sequence[Configuration] = (),
+    initially_down: Collection[str] = (),
 ) -> str:
     """Return those rows of `show servers state` that match a server of the configuration `text`.
 
@@ -46,7 +53,8 @@ def keep_configured(
     out. If `running` is None, the servers are between the configurations `possible`, after a change that was
     interrupted. Then a weight that one of these has becomes that of the text, and a server in maintenance that one of
     these lacks is left out; without any, these are all weights and all servers in maintenance. Servers `undecided` are
-    left out until HAProxy has checked them: a server is up after a reload until a check fails.
+    left out until HAProxy has checked them: a server is up after a reload until a check fails. A server that moves and
+    that an operator has changed has a row with the new address, which is up, or down in the sections `initially_down`.
     """
     configured = _servers(text)
     before = (running or parse(text)).backends
@@ -74,9 +82,29 @@ def keep_configured(
                 row[_INITIAL_WEIGHT] = str(server.weight)
                 line = " ".join(row)  # noqa: PLW2901
         host = row[_ADDRESS] if row[_FQDN] == "-" else row[_FQDN]
-        if configured.get(key) == (host, row[_PORT]):
+        place = configured.get(key)
+        if place == (host, row[_PORT]):
             kept.append(line)
+        elif place is not None and row[_FQDN] == "-" and _is_operators(row) and _is_address(place[0]):
+            row[_ADDRESS], row[_PORT] = place
+            # The health in the row is that at the address before.
+            is_down = key[0] in initially_down
+            row[_OPERATIONAL], row[_RESULT] = (_DOWN, _FAILED) if is_down else (_RUNNING, _UNKNOWN)
+            kept.append(" ".join(row))
     return "".join(f"{line}\n" for line in kept)
+
+
+def _is_operators(row: Sequence[str]) -> bool:
+    """Report whether an operator has changed the server of a row, whose initial weight is the wanted weight."""
+    return bool(int(row[_ADMINISTRATIVE]) & (FORCED_MAINTENANCE | FORCED_DRAIN)) or row[_WEIGHT] != row[_INITIAL_WEIGHT]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_row(words: list[str]) -> bool:

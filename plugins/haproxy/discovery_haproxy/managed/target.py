@@ -360,7 +360,14 @@ class ManagedHAProxy:
             except ControlError as error:
                 reason = str(error)
         if rendered is not None and has_servers(states):  # not at the first start, which the text would delay
-            states = keep_configured(states, rendered.text, servers.configuration, servers.undecided, servers.possible)
+            states = keep_configured(
+                states,
+                rendered.text,
+                servers.configuration,
+                servers.undecided,
+                servers.possible,
+                servers.initially_down,
+            )
         try:
             self._states.write(with_stopped(states, configuration, servers.initially_down))
         except OSError as error:

@@ -14,7 +14,7 @@ FORCED_MAINTENANCE = 1
 """Bit of the administrative state that `set server ... state maint` sets."""
 _CONFIGURED_MAINTENANCE = 4
 """Bit of the administrative state of a server with the word `disabled` in its line."""
-_FORCED_DRAIN = 8
+FORCED_DRAIN = 8
 """Bit of the administrative state that `set server ... state drain` sets."""
 _FAILED = 2
 """Result of a check that has failed."""
@@ -79,7 +79,7 @@ def parse_states(answer: str) -> dict[ServerKey, LiveServer]:
             removed=bool(state & FORCED_MAINTENANCE),
             failed=row[11] == str(_FAILED),
             initial_weight=int(initial_weight),
-            draining=bool(state & _FORCED_DRAIN),
+            draining=bool(state & FORCED_DRAIN),
             disabled=bool(state & _CONFIGURED_MAINTENANCE),
             checked=bool(check & _CHECK_CONFIGURED),
             check_enabled=bool(check & _CHECK_ENABLED),

@@ -85,6 +85,27 @@ def test_what_an_operator_has_set_is_told_from_an_interrupted_change(row: str, p
 
 
 @pytest.mark.parametrize(
+    ("row", "down", "kept"),
+    [
+        ("2 0 1", (), []),  # the health at the address before
+        ("0 1 1", (), ["10.0.0.9 2 1 1"]),
+        ("2 8 1", (), ["10.0.0.9 2 8 1"]),
+        ("2 0 9", (), ["10.0.0.9 2 0 9"]),
+        ("2 0 9", ("web",), ["10.0.0.9 0 0 9"]),
+    ],
+)
+def test_a_server_that_moves_keeps_what_an_operator_has_set(row: str, down: tuple[str, ...], kept: list[str]) -> None:
+    states = f"1\n3 web 1 a 10.0.0.1 {row} 1 0 6 3 4 6 0 0 0 - 80 - 0 0 - - 0\n"
+    running = parse("backend web\nserver a 10.0.0.1:80 weight 1\n")
+    moved = "backend web\nserver a 10.0.0.9:99 weight 1\n"
+    rows = [line.split() for line in keep_configured(states, moved, running, initially_down=down).splitlines()[1:]]
+    assert [" ".join(each[4:8]) for each in rows] == kept
+    assert all(each[18] == "99" for each in rows)
+    by_name = keep_configured(states, moved.replace("10.0.0.9", "a.example"), running, initially_down=down)
+    assert by_name == "1\n"  # HAProxy has looked the name up, or will
+
+
+@pytest.mark.parametrize(
     "configuration",
     [
         "backend web\nserver a 10.0.0.1:80\n",

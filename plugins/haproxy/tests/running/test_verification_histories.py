@@ -96,9 +96,11 @@ class World:
         return "reload"
 
     async def option(self) -> str:
-        """Change an option, which reloads HAProxy."""
+        """Change an option, which reloads HAProxy, alone or together with a server."""
         web = {**self.services["web"], "maxconn": self.dice.randrange(1000, 2000)}
         assert await self.driver.consumer.reconfigure(self.driver.configured(services={"web": web}))
+        if self.dice.random() < 0.5:
+            return f"option and {await self.registry()}"
         await self.driver.apply_again()
         return "option"
 
@@ -175,10 +177,10 @@ def facts(row: LiveServer) -> tuple[int, int, str]:
 async def test_a_random_history_of_operators_and_other_programs(
     drive: Drive, origins: Origins, bind: str, steps: int
 ) -> None:
-    limits = Limits(look=0.01, restarts=(0.0,))
     seed = random.randrange(1 << 32)
     print("seed", seed)
     dice = random.Random(seed)
+    limits = Limits(look=dice.choice((0.01, 0.3)), restarts=(0.0,))
     services = {"web": {"bind": bind, "check": {"interval": "200ms"}}}
     async with drive(services=services, verify_interval="100ms", limits=limits) as driver:
         world = World(driver, dice, services, [each.port for each in origins])
