@@ -4,7 +4,7 @@ import io
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,23 @@ FILE = Path(__file__).parents[2] / "deploy/compose/compose.yaml"
 PORT = 8080
 PAGE, NEXT_PAGE = "hello from apache\n", "the next version\n"
 REQUESTS = 1000
+SLOW = """\
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-pytestmark = pytest.mark.timeout(300)  # the first test of a process waits for the images
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"hello ")
+        time.sleep(0.5)
+        self.wfile.write(b"from apache\\n")
+
+ThreadingHTTPServer(("", 80), Handler).serve_forever()
+"""
+"""A program that takes its time for an answer, and that a stop signal ends in the midst of it."""
+
+pytestmark = pytest.mark.timeout(600)  # the first test of a process waits for the images
 
 
 class Project:
@@ -41,10 +56,11 @@ class Project:
             "LISTEN": f"{engine.address}:{PORT}",
         }
 
-    def compose(self, *arguments: str) -> None:
-        """Run docker-compose. Raises AssertionError with what it says if it fails."""
+    def compose(self, *arguments: str, files: Sequence[Path] = ()) -> None:
+        """Run docker-compose, with more files if there are some. Raises AssertionError with what it says."""
+        more = [argument for file in files for argument in ("--file", file)]
         done = subprocess.run(
-            [*self._command, *arguments],
+            [*self._command, *more, *arguments],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -101,6 +117,32 @@ def test_no_request_fails_while_containers_come_go_and_are_replaced(project: Pro
     print(f"{requests.served} requests served, {len(requests.failed)} failed")
     assert requests.failed == []
     assert requests.served >= REQUESTS
+
+
+@pytest.mark.exhaustive
+def test_a_program_that_its_stop_signal_would_cut_short_goes_on_for_a_while(project: Project, tmp_path: Path) -> None:
+    """It ignores SIGURG, on which it is withdrawn, and is killed after the grace period."""
+    web = {
+        "image": "polvi/discovery",
+        "user": "65532:65532",
+        "entrypoint": ["/usr/bin/tini", "--", "/opt/discovery/bin/python", "-c"],
+        "command": [SLOW],
+        "healthcheck": {"disable": True},
+        "stop_signal": "SIGURG",
+        "stop_grace_period": "5s",
+    }
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump({"services": {"web": web}}))
+    project.compose("up", "--detach", files=[own])
+    requests = Requests(project.address, "shop.example.com", PAGE)
+    eventually_sync(requests.serves, "the page", timeout=60)
+    with Load({"web": requests}).running(clients=8) as load:
+        for count in (3, 1):
+            project.compose("up", "--detach", "--scale", f"web={count}", files=[own])
+            load.goes_on(50)
+        project.compose("up", "--detach", "--force-recreate", "--no-deps", "web", files=[own])
+        load.goes_on(50)
+    assert requests.failed == []
 
 
 def test_the_containers_have_no_more_rights_than_they_need(project: Project) -> None:
