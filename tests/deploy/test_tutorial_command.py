@@ -1,12 +1,16 @@
 """What `make tutorial` says before it starts anything, and of a step that fails: one line, with the way out."""
 
 import io
+import os
+import signal
 import subprocess
 from pathlib import Path
+from threading import Event
 from typing import Never, Self
 
 import pytest
 from docker.errors import APIError
+from docker_lab import Lan, Machine
 from tutorial import __main__ as command
 from tutorial import requirements
 from tutorial.machines import Member
@@ -14,9 +18,10 @@ from tutorial.outcomes import Cut, Request, judge, summarize
 from tutorial.requirements import require_programs, require_writable
 from tutorial.story import Options, Result, Story
 
-from discovery.demo.processes import Stage, StepFailedError
+from discovery.demo.processes import Interrupted, Stage, StepFailedError
 from discovery.errors import ConfigError
 from discovery.system.embedded import wheel_program
+from discovery.testing import within
 
 CUT = Cut(1.0, 1.1)
 REQUESTS = (Request(0.5, 0.6, "a", ""), Request(1.5, 2.0, "spare", ""))
@@ -141,6 +146,23 @@ def test_etcd_is_asked_until_it_names_a_leader(monkeypatch: pytest.MonkeyPatch) 
     story = Story(Stage(), Options(True, 50.0, None), io.StringIO())
     monkeypatch.setattr(story, "_machines", Answers(), raising=False)
     assert story.leader_by("b") == 1
+
+
+def test_an_interruption_does_not_wait_for_images_that_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engines end, and the loads with them."""
+    may_end = Event()
+
+    def load(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        may_end.wait(within(20))
+
+    monkeypatch.setattr("tutorial.images.load", load)
+    machine = Machine(Lan("10.0.0.1/24"), "a", "10.0.0.2")
+    with Stage() as stage:
+        story = Story(stage, Options(False, 50.0, None), io.StringIO())
+        with pytest.raises(Interrupted):
+            story.load(Path("images.tar"), [machine])
+        may_end.set()
 
 
 @pytest.mark.parametrize(("user", "prefix"), [("1000", "sudo env "), ("0", "env ")])

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from docker_lab import Lan
+from docker_lab import Lan, Machine
 
 from discovery.demo.processes import Stage, StepFailedError
 from tutorial import images, traffic
@@ -109,15 +109,19 @@ class Story:
         if not built:
             self._tell("building the images from this checkout, on b (a minute or two)")
             images.build(self._machines["b"], archive, self._stage)
-        with ThreadPoolExecutor() as pool:
-            loads = [
-                pool.submit(images.load, machine, archive)
-                for name, machine in self._machines.by_name.items()
-                if built or name != "b"
-            ]
+        self.load(archive, [machine for name, machine in self._machines.by_name.items() if built or name != "b"])
+        self._tell("the images are on each machine; nothing was pulled")
+
+    def load(self, archive: Path, machines: Iterable[Machine]) -> None:
+        """Load the images of an archive on each machine. An interruption waits for none: it ends the engines."""
+        pool = ThreadPoolExecutor()
+        try:
+            loads = [pool.submit(images.load, machine, archive) for machine in machines]
+            self._stage.wait(lambda: all(load.done() for load in loads), "the images are loaded", None)
+        finally:
+            pool.shutdown(wait=False)
         for load in loads:
             load.result()
-        self._tell("the images are on each machine; nothing was pulled")
 
     def _start_etcd(self) -> None:
         self._step("Start a member of etcd on each machine")
