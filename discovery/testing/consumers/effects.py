@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 from discovery.errors import describe
 from discovery.testing.clauses import difference, expect
 from discovery.testing.consumers.gentle import MANY_SECONDS, Gentle
-from discovery.testing.consumers.states import HOSTILE_LABELS, MANY, NAME, PLAIN_LABEL, POPULATION
+from discovery.testing.consumers.states import ALIKE_IDS, HOSTILE_LABELS, MANY, NAME, PLAIN_LABEL, POPULATION
 from discovery.testing.support import within
 
 _MOST_REQUESTS = 10
@@ -37,6 +37,7 @@ _NAMES = {
     "shared address": "one address in two services",
     "alike ids": "ids that differ in one character",
     "alike services": "services whose names differ in one character",
+    **{f"alike {what}": what for what in ALIKE_IDS},
     "many": f"{MANY} backends",
     "odd ids": "unusual ids",
     "limits": "the limits of port, weight and labels",
@@ -115,8 +116,11 @@ def one_address_in_two_services_is_two_backends(seen: Gentle) -> None:
 
 
 def names_that_are_alike_are_different_names(seen: Gentle) -> None:
-    """`a-1`, `a.1` and `a_1` are different names: a consumer that replaces characters merges them into one."""
-    for what in ("ids", "services"):
+    """`a-1`, `a.1` and `a_1` are different names, as are `A` and `a`, and long ids that differ in the last character.
+
+    A consumer that replaces characters, ignores case or cuts names off merges them into one.
+    """
+    for what in ("ids", "services", *ALIKE_IDS):
         if seen.worlds.get(f"alike {what}") != seen.worlds.get("empty"):  # the consumer follows them
             for which in ("first", "last"):
                 _differ(seen, f"alike {what}", f"alike {what}, {which} moved", f"another port of the {which} of them")

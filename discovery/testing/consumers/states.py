@@ -35,6 +35,11 @@ MANY = 1000
 """Backends of one service; installations of that size exist."""
 ALIKE = ("-", ".", "_")
 """Characters of names, in their order, that programs replace in names of their own: `a-1`, `a.1` and `a_1` differ."""
+ALIKE_IDS = {
+    "ids that differ in case": ("n1X", "n1x"),
+    "ids that differ at their end": ("n" * 200 + "1", "n" * 200 + "2"),
+}
+"""Ids that are one id for a program that ignores case, or that cuts long names off."""
 REJECTED = (
     Rejected("web/bad", "the value is not HOST:PORT and not a JSON object"),
     Rejected("other/odd", "the label is not text", "labels"),
@@ -138,6 +143,8 @@ def states(snapshots: tuple[Snapshot, Snapshot]) -> dict[str, Named]:
     add("elsewhere", shared)
     add_alike(add, "ids", [replace(base, id=f"n{sign}1") for sign in ALIKE])
     add_alike(add, "services", [replace(base, service=f"{base.service[:100]}{sign}x") for sign in ALIKE])
+    for what, pair in ALIKE_IDS.items():
+        add_alike(add, what, [replace(base, id=each) for each in pair])
     add("name b again", named, addresses=at["b"])
     add("one again", base, revision=made["one"].snapshot.revision)
     add("revision", base, revision=987_654_321)
@@ -156,7 +163,7 @@ def states(snapshots: tuple[Snapshot, Snapshot]) -> dict[str, Named]:
 
 
 def add_alike(add: Callable[..., None], what: str, backends: list[Backend]) -> None:
-    """Add states of `backends`, whose names differ in one character: all at ports of their own, and one moved."""
+    """Add states of `backends`, whose names differ by little: all at ports of their own, and one moved."""
     backends = [replace(each, port=_port(each.port, number)) for number, each in enumerate(backends)]
     add(f"alike {what}", *backends)
     for which, at in (("first", 0), ("last", -1)):

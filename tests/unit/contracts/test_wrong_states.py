@@ -54,6 +54,18 @@ class ReplacesCharactersOfIds(Table):
         return [self.row(update, each) for each in named.values()]
 
 
+class IgnoresTheCaseOfIds(Table):
+    def rows(self, update: Update) -> list[dict[str, Any]]:
+        named = {(each.service, each.id.lower()): each for each in update.snapshot.backends()}
+        return [self.row(update, each) for each in named.values()]
+
+
+class CutsIdsOff(Table):
+    def rows(self, update: Update) -> list[dict[str, Any]]:
+        named = {(each.service, each.id[:128]): each for each in update.snapshot.backends()}
+        return [self.row(update, each) for each in named.values()]
+
+
 class FailsForARefusedRecord(Table):
     async def apply(self, update: Update) -> None:
         if update.snapshot.rejected:
@@ -254,6 +266,8 @@ FAULTS = (
     (KeysByAddress, KINDS, "one address in two services is two backends"),
     (ReplacesCharactersOfServices, KINDS, "names that are alike are different names"),
     (ReplacesCharactersOfIds, KINDS, "names that are alike are different names"),
+    (IgnoresTheCaseOfIds, KINDS, "names that are alike are different names"),
+    (CutsIdsOff, KINDS, "names that are alike are different names"),
     (FailsForARefusedRecord, KINDS, "records that the core has refused"),
     (StopsAtARefusedRecord, KINDS, "a record that was refused hurts itself alone"),
     (ComparesAllButTheWeight, WAY, "the order of changes does not matter"),
