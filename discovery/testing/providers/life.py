@@ -111,7 +111,7 @@ class _Life:
                 await twin.first()
                 if twin.latest != seen.latest:
                     twin.go_on()
-                await seen.until(lambda: seen.latest == twin.latest, "two providers to find the same")
+                await seen.agrees_with(twin)
                 observed.twins.append((seen.latest, twin.latest))
             with observed.part(Part.CHANGE, ends=True):
                 await place._arrange(1)  # noqa: SLF001

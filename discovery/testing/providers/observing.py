@@ -18,6 +18,7 @@ from discovery.checks import Check, Outcome
 from discovery.errors import describe
 from discovery.model import Backend
 from discovery.plugin import AnyProvider, Candidate, Inventory
+from discovery.testing.clauses import BrokenError
 from discovery.testing.consumers.gentle import Asked, declared_paths
 from discovery.testing.providers.place import ProviderPlace, Watcher, requests_of
 from discovery.testing.support import within
@@ -31,6 +32,8 @@ _SAMPLE_SECONDS = 0.02
 """Seconds between two looks at the stack of the provider's thread."""
 _BLOCKING_SECONDS = 0.3
 """Seconds of a probe from which on its looks tell whether the probe blocks: checks of all candidates share the loop."""
+_TOLD = 200
+"""Characters of an error that the clause of another part tells whole."""
 BLOCKED = 0.9
 """Share of the looks that find a thread busy that blocks its event loop."""
 
@@ -105,11 +108,21 @@ class Observed:
             self.passed.add(part)
 
     def require(self, *parts: Part) -> "Observed":
-        """Return these observations, or raise the exception of a part that failed or that an earlier one prevented."""
+        """Return these observations. Raise the exception of a part that failed, or that an earlier one prevented."""
         for part in parts:
-            if part in self.failed or part not in self.passed:
-                raise self.failed.get(part) or self.end or self.failed[Part.TEARDOWN]
+            if part in self.failed:
+                raise self.failed[part]
+            if part not in self.passed:
+                raise self._prevented()
         return self
+
+    def _prevented(self) -> Exception:
+        """Return the error of what was not examined. A fault is told by its own clause; the others refer to it."""
+        end = self.end or self.failed[Part.TEARDOWN]
+        where = next((f", {each.value!r}," for each, error in self.failed.items() if error is end), "")
+        told = (str(end) if isinstance(end, BrokenError) else describe(end))[:_TOLD]
+        reason = f"not examined, since an earlier part of the provider's life{where} has failed: {told}"
+        return BrokenError("the provider to come as far as this clause", reason)
 
     @property
     def candidates(self) -> list[Candidate]:

@@ -12,7 +12,7 @@ import structlog
 from discovery.plugin import AnyProvider, Context, Inventory, PluginConfig
 from discovery.system.either import iterated
 from discovery.testing import process
-from discovery.testing.clauses import BrokenError, expect
+from discovery.testing.clauses import BrokenError, difference, expect
 from discovery.testing.consumers.life import CALL_SECONDS, STOP_SECONDS, call
 from discovery.testing.recorder import unrecorded
 from discovery.testing.support import eventually
@@ -184,7 +184,11 @@ class Watcher:
         if rests:
             self._rests = at(inventory)
         await self.first()
-        await self.until(lambda: self.latest == inventory, f"{inventory} to be found")
+        await self._equals(lambda: inventory, "the inventory of the same world to be found")
+
+    async def agrees_with(self, other: "Watcher") -> None:
+        """Wait until the latest inventory is that of `other`."""
+        await self._equals(lambda: other.latest, "two providers to find the same")
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until `condition` is true. `what` describes the condition in the message."""
@@ -194,6 +198,17 @@ class Watcher:
             return condition()
 
         await eventually(holds, what, self._patience)
+
+    async def _equals(self, wanted: Callable[[], Inventory], what: str) -> None:
+        try:
+            await self.until(lambda: self.latest == wanted(), what)
+        except AssertionError as error:
+            if self.task.done() or self.latest == wanted():
+                raise  # the message has the end of `discover`
+            differs = difference(_parts(self.latest), _parts(wanted()))
+            raise BrokenError(
+                what, f"waited {self._patience:g} s in vain; found, and to be found: {differs}"
+            ) from error
 
     def raise_end(self) -> None:
         """Raise the exception of `discover`, or an error if `discover` has ended by itself."""
@@ -224,6 +239,18 @@ class Watcher:
         finally:
             if not is_destroyed:
                 await inventories.aclose()
+
+
+def _difference(found: Inventory, wanted: Inventory) -> str:
+    """Return where two inventories differ, for a message: the candidates by key, and the other fields by name."""
+    return difference(_parts(found), _parts(wanted)) or "the same candidates in another order or number"
+
+
+def _parts(inventory: Inventory) -> dict[str, object]:
+    # By number where a plugin yields what is no candidate.
+    names = [getattr(getattr(each, "backend", None), "key", at) for at, each in enumerate(inventory.candidates)]
+    candidates = {f"candidate {name}": each for name, each in zip(names, inventory.candidates, strict=True)}
+    return {**candidates, **{each: getattr(inventory, each) for each in ("problems", "skipped", "machine")}}
 
 
 def copy_of(inventory: Inventory) -> object:

@@ -223,6 +223,18 @@ def test_a_wrong_provider_is_found(wrong: type[Any], test: str, clause: str) -> 
     assert clause in message(DirectoryContract, test, provider=wrong, patience=1.0)
 
 
+def test_a_fault_is_told_once_and_the_clauses_behind_it_are_not_examined() -> None:
+    found = messages(DirectoryContract, provider=Telling, patience=1.0)
+    (told,) = [each for each in found if "not examined" not in each]
+    assert "a change is found and each inventory is complete" in told
+    assert "found, and to be found: 'candidate web/" in told
+    assert "nothing and Candidate" in told
+    for each in found:
+        assert (
+            each == told or "'a change, there and back', has failed: expected the inventory of the same world" in each
+        )
+
+
 @pytest.mark.exhaustive
 @faults(*FAULTS)
 def test_the_whole_contract_finds_a_wrong_provider(wrong: type[Any], test: str, clause: str) -> None:
