@@ -196,7 +196,9 @@ class Admin:
         def is_over() -> bool:
             return self._closing or request.transport is None or request.transport.is_closing()
 
-        status, document = await wait_document(self._sources, waiters, awaited, seconds, is_over)
+        # Half of the connections: others are still answered.
+        most = self._server.most // 2 if self._server is not None else 0
+        status, document = await wait_document(self._sources, waiters, awaited, seconds, is_over, most)
         return web.json_response(document, status=status)
 
     @asynccontextmanager

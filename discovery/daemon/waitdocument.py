@@ -33,9 +33,12 @@ def awaited_of(query: Any) -> tuple[Awaited, float]:
 
 
 async def wait_document(
-    sources: Sources, waiters: Waiters, awaited: Awaited, seconds: float, is_over: Callable[[], bool]
+    sources: Sources, waiters: Waiters, awaited: Awaited, seconds: float, is_over: Callable[[], bool], most: int
 ) -> tuple[int, dict[str, Any]]:
-    """Return the HTTP status and the document, once the state has come, or `seconds` have passed, or `is_over`."""
+    """Return the HTTP status and the document, once the state has come, or `seconds` have passed, or `is_over`.
+
+    If `most` wait already, the status is 503.
+    """
     consumers = sources.consumers()
     if unknown := [name for name in awaited.applied_by if name not in consumers]:
         names = ", ".join(consumers) or "none"
@@ -48,7 +51,7 @@ async def wait_document(
         return standing.missing is None
 
     try:
-        met = await waiters.wait(is_met, seconds, is_over)
+        met = await waiters.wait(is_met, seconds, is_over, most)
     except TooManyWaitersError:
         return 503, {"error": "too many wait already; ask again"}
     return 200, {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 MOST_WAITERS = 16
-"""Waiters at a time: half of the connections of the admin endpoint, so that others are still answered."""
+"""Waiters at a time, at most."""
 _LOOK_SECONDS = 1.0
 """Seconds after which a waiter whose client has gone is dropped."""
 
@@ -33,14 +33,16 @@ class Waiters:
             with suppress(RuntimeError):  # the loop is closed: the daemon has ended
                 self._loop.call_soon_threadsafe(self._wake)
 
-    async def wait(self, is_met: Callable[[], bool], seconds: float, is_over: Callable[[], bool]) -> bool:
+    async def wait(
+        self, is_met: Callable[[], bool], seconds: float, is_over: Callable[[], bool], most: int | None = None
+    ) -> bool:
         """Return True as soon as `is_met`, False after `seconds` or if `is_over`, which is asked each second, too.
 
-        Raises TooManyWaitersError at once if there is no room to wait.
+        Raises TooManyWaitersError at once if there is no room to wait, or if `most` wait already.
         """
         if is_met():
             return True
-        if self._count >= self._most:
+        if self._count >= (self._most if most is None else min(most, self._most)):
             raise TooManyWaitersError
         deadline = time.monotonic() + seconds
         self._count += 1  # from here on `tell` is heard; the condition is looked at once more

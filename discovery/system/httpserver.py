@@ -56,7 +56,8 @@ class HttpServer:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # The rest of the descriptors is the core's, its plugins' and its children's.
         share = MOST_CONNECTIONS if limit == resource.RLIM_INFINITY else limit // 8
-        self._most = max(1, min(MOST_CONNECTIONS, share))
+        self.most = max(1, min(MOST_CONNECTIONS, share))
+        """Connections at a time, at most."""
 
     async def start(self, listening: list[socket.socket]) -> None:
         """Serve clients of these sockets, which are non-blocking and belong to the server from now on."""
@@ -93,7 +94,7 @@ class HttpServer:
             except OSError as error:  # no descriptor is free
                 self._pause(listening, error)
                 return
-            if len(self._connections) >= self._most and not self._make_room():
+            if len(self._connections) >= self.most and not self._make_room():
                 client.close()
                 self._report("a connection to the admin endpoint was closed", "too many requests are being answered")
                 continue

@@ -1,6 +1,10 @@
 """The history of changes: what is kept of a change, how much at most, and each consumer's delay."""
 
 import time
+from pathlib import Path
+
+import pytest
+from consumers import instance, recorder, running
 
 from discovery.codec import encode
 from discovery.consuming.history import (
@@ -16,12 +20,11 @@ from discovery.consuming.history import (
     is_forgotten,
 )
 from discovery.consuming.resolving import Step
-from discovery.consuming.runner import _verify_seconds
 from discovery.consuming.watcher import SnapshotBuilder
 from discovery.daemon.historydocument import history_document
 from discovery.model import Backend, Snapshot, State, diff
 from discovery.registry import Delta, Reset
-from discovery.testing import backend
+from discovery.testing import backend, eventually_sync
 
 
 def step(number: int, before: Snapshot | None, after: Snapshot) -> Step:
@@ -110,11 +113,14 @@ def test_what_no_entry_can_tell_is_unknown_and_not_pending() -> None:
     assert not is_forgotten(at(1, 26.0, 26.0), (), since=25.0)
 
 
-def test_a_consumer_that_tells_nonsense_of_its_proof_is_not_believed() -> None:
-    class Nonsense:
-        verify_seconds = "long"
-
-    assert _verify_seconds(Nonsense()) is None  # type: ignore[arg-type]
+@pytest.mark.parametrize(("told", "kept"), [(0.25, 0.25), (None, None), ("long", None)])
+def test_a_consumer_tells_how_long_the_proof_took(tmp_path: Path, told: object, kept: float | None) -> None:
+    snapshot = Snapshot.of(1, [backend("web", "a")])
+    with running(instance(recorder(verify_seconds=told)), tmp_path) as runner:
+        runner.offer(snapshot, None, step(1, None, snapshot))
+        eventually_sync(lambda: bool(runner.history.applies))
+        (applied,) = runner.history.applies
+    assert (applied.number, applied.verify) == (1, kept)
 
 
 def test_an_apply_again_of_the_same_state_adds_nothing() -> None:

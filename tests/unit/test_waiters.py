@@ -60,6 +60,8 @@ async def test_the_number_of_waiters_is_bounded_and_places_are_free_again() -> N
     await asyncio.sleep(0)
     with pytest.raises(TooManyWaitersError):
         await waiters.wait(never, 1.0, never)
+    with pytest.raises(TooManyWaitersError):
+        await Waiters().wait(never, 1.0, never, most=0)
     assert await waiters.wait(lambda: True, 1.0, never), "who need not wait takes no place"
     ended.append(1)
     waiters.tell()
