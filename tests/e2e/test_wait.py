@@ -175,7 +175,9 @@ def test_a_daemon_that_ends_waits_for_no_waiter(daemon: Daemon) -> None:
 
 
 @pytest.fixture
-def site(tmp_path: Path, start_daemon: Starter, etcd: EmbeddedEtcd) -> Iterator[tuple[int, Callable[[str], list[str]]]]:
+def site(
+    tmp_path: Path, start_daemon: Starter, etcd: EmbeddedEtcd, monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, Callable[[str], list[str]]]:
     """HAProxy before the service `web`: its port, and what makes the command of an instance of a version."""
     require_program("haproxy")
     port, server = free_port(), tmp_path / "server.py"
@@ -183,7 +185,7 @@ def site(tmp_path: Path, start_daemon: Starter, etcd: EmbeddedEtcd) -> Iterator[
     daemon = start_daemon(
         *("--registry", etcd.url, "--plugin", "haproxy", "--set", f"haproxy.services.web.bind=127.0.0.1:{port}")
     )
-    os.environ["DISCOVERY_ADMIN"] = daemon.admin
+    monkeypatch.setenv("DISCOVERY_ADMIN", daemon.admin)
     eventually_sync(daemon.is_ready, timeout=60)
 
     def instance(version: str) -> list[str]:
@@ -192,8 +194,7 @@ def site(tmp_path: Path, start_daemon: Starter, etcd: EmbeddedEtcd) -> Iterator[
         program = [sys.executable, str(server), str(own), version]
         return [*DISCOVERY, "register", "web", f"127.0.0.1:{own}", *common, "--", *program]
 
-    yield port, instance
-    del os.environ["DISCOVERY_ADMIN"]
+    return port, instance
 
 
 def test_a_rollout_loses_no_request(site: tuple[int, Callable[[str], list[str]]]) -> None:
