@@ -117,7 +117,9 @@ def _environment(root: Path) -> None:
     _directory(environment / "libexec")
     shutil.copy(HERE / "socket_group.py", environment / "libexec/socket_group.py")
     for place in (environment, root / Path(sysconfig.get_path("stdlib")).relative_to("/")):
-        _compile(root, place)
+        _compile(root, place, docstrings=False)
+    for place in packages.glob("discovery*/"):  # whose docstrings are the help of its commands
+        _compile(root, place, docstrings=True)
 
 
 def _tested_versions() -> Iterator[str]:
@@ -127,16 +129,23 @@ def _tested_versions() -> Iterator[str]:
             yield f"{name}=={distribution.version}\n"
 
 
-def _compile(root: Path, place: Path) -> None:
-    """Write bytecode that names no time and no path of this machine: the file system of a container is read-only."""
+def _compile(root: Path, place: Path, *, docstrings: bool) -> None:
+    """Write bytecode that names no time and no path of this machine: the file system of a container is read-only.
+
+    The docstrings and assertions of libraries take 2 MiB of each process.
+    """
     compileall.compile_dir(
         place,
+        force=True,
+        optimize=0 if docstrings else 2,
         quiet=2,  # packages carry files for other versions of Python
         workers=0,
         stripdir=str(root),
         prependdir="/",
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
+    for optimized in place.rglob("*.opt-2.pyc"):
+        optimized.rename(optimized.with_name(optimized.name.replace(".opt-2", "")))
 
 
 def _certificates(root: Path) -> None:

@@ -18,8 +18,9 @@ SOCKET = "/var/run/docker.sock"
 BAR_SECONDS = 3.0
 """From `docker run` to the record; here a bar for the printed figure, and ten times that for the test."""
 BAR_MIB = 45
-MOST_MIB = 75
-"""With all libraries counted in full: no other container of the images runs, and none shares them."""
+"""Of the registrar beside the two ambassadors, which share the pages of libraries: as the tutorial runs it."""
+MOST_MIB_ALONE = 62
+"""With all pages of libraries counted in full, of which grpc has 10 MiB, Python 5 and OpenSSL 4. Measured: 59."""
 
 pytestmark = pytest.mark.timeout(300)  # the first test of a process waits for the images
 
@@ -67,6 +68,7 @@ def proportional_set_size(process: Path) -> float:
 def test_the_command_lines_of_2014_serve_the_page(
     images: DockerEngine, services: RegistryHistory, at_the_gateway: str, run: Run
 ) -> None:
+    """Also the bar of 45 MiB (PSS) for the registrar."""
     run("apache-1", "apache", ports={"80/tcp": (images.address, None)})
     run("etcd-amb", "simple-amb", at_the_gateway)
     volumes = {str(images.socket): {"bind": SOCKET, "mode": "rw"}}
@@ -93,6 +95,9 @@ def test_the_command_lines_of_2014_serve_the_page(
             return False
 
     eventually_sync(served, "the page behind the ambassador", timeout=60)
+    size = proportional_set_size(process_of(images, "register"))
+    print(f"{size:.1f} MiB (PSS) beside two ambassadors; the bar is {BAR_MIB} MiB")
+    assert size <= BAR_MIB
 
     register = images.client.containers.get("register")
     register.stop(timeout=int(within(30)))
@@ -103,7 +108,7 @@ def test_the_command_lines_of_2014_serve_the_page(
 def test_a_container_is_registered_soon_with_the_rights_of_the_socket_alone(
     images: DockerEngine, services: RegistryHistory, at_the_gateway: str, run: Run
 ) -> None:
-    """The bars: registered 3 s after `docker run`, and 45 MiB (PSS)."""
+    """The bar: registered 3 s after `docker run`."""
     run("apache-1", "apache", ports={"80/tcp": (images.address, None)})
     volumes = {str(images.socket): {"bind": SOCKET, "mode": "rw"}}
     environment = {"DISCOVERY_REGISTRY": f"etcd://{at_the_gateway}"}
@@ -113,9 +118,9 @@ def test_a_container_is_registered_soon_with_the_rights_of_the_socket_alone(
     process = process_of(images, "register")
     size = proportional_set_size(process)
     print(f"registered after {added.at - began:.2f} s; the bar is {BAR_SECONDS:g} s")
-    print(f"{size:.1f} MiB (PSS), alone with its libraries; the bar is {BAR_MIB} MiB")
+    print(f"{size:.1f} MiB (PSS), alone with its libraries")
     assert added.at - began < within(10 * BAR_SECONDS)
-    assert size < MOST_MIB
+    assert size < MOST_MIB_ALONE
 
     group = str(images.socket.stat().st_gid)
     status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)

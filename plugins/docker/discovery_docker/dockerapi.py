@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
-import docker
-from docker.constants import MINIMUM_DOCKER_API_VERSION
-from docker.errors import APIError, DockerException
-from docker.tls import TLSConfig
-from docker.utils import version_lt
-
+from discovery_docker.sdk import (
+    MINIMUM_DOCKER_API_VERSION,
+    APIError,
+    DockerException,
+    TLSConfig,
+    docker,
+    version_lt,
+)
 from discovery_docker.sockets import EngineError
 
 CALL_TIMEOUT = 10.0

@@ -10,8 +10,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import docker
-from docker.errors import APIError, DockerException, NotFound
 from structlog.typing import FilteringBoundLogger
 
 from discovery.toolkit import cancel_and_wait, delays, wait_for_event
@@ -20,6 +18,7 @@ from discovery_docker.container import Container, parse, parse_image_names
 from discovery_docker.dockerapi import Events, call, connect, explain, identity
 from discovery_docker.patience import PATIENCE, Patience
 from discovery_docker.podman import Podman
+from discovery_docker.sdk import APIError, DockerException, NotFound, docker
 from discovery_docker.sockets import EngineError, Found, find_engine
 from discovery_docker.swarm import Services
 from discovery_docker.table import REPLAY_WINDOW, ContainerTable, EngineState

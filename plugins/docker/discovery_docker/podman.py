@@ -5,11 +5,9 @@ from dataclasses import replace
 from functools import lru_cache
 from http import HTTPStatus
 
-import docker
-from docker.errors import APIError
-
 from discovery_docker.container import Container, Port, parse_image_exposed
 from discovery_docker.dockerapi import CALL_TIMEOUT
+from discovery_docker.sdk import APIError, docker
 
 _API = "v4.0.0"
 """The version of Podman's own API, which later versions of Podman answer, too."""

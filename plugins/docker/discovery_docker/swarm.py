@@ -9,10 +9,8 @@ from dataclasses import replace
 from http import HTTPStatus
 from types import MappingProxyType
 
-import docker
-from docker.errors import APIError, NotFound
-
 from discovery_docker.container import Container
+from discovery_docker.sdk import APIError, NotFound, docker
 
 SERVICE = "com.docker.swarm.service.id"
 """The label with the id of a container's service."""
