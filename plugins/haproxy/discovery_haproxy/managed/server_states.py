@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
 from discovery_haproxy.runtime_api.planner import ServerKey
-from discovery_haproxy.runtime_api.read_back import FORCED_DRAIN, FORCED_MAINTENANCE
+from discovery_haproxy.runtime_api.read_back import CHECK_CONFIGURED, CHECK_ENABLED, FORCED_DRAIN, FORCED_MAINTENANCE
 from discovery_haproxy.text.configuration import Configuration, Section, parse
 from discovery_haproxy.text.server_line import HOLDING_SERVER
 from discovery_haproxy.text.words import SECTIONS, words
@@ -20,7 +20,7 @@ EMPTY_STATES = "1\n"
 _SERVER_WORDS = 3
 """Least number of words of a server's line: the keyword, the name and the address."""
 _BACKEND_NAME, _SERVER_NAME, _ADDRESS, _OPERATIONAL, _ADMINISTRATIVE, _WEIGHT, _INITIAL_WEIGHT = 1, 3, 4, 5, 6, 7, 8
-_RESULT, _FQDN, _PORT = 11, 17, 18
+_RESULT, _CHECK, _FQDN, _PORT = 11, 13, 17, 18
 """Column numbers of a row."""
 _DOWN = "0"
 """Operational state of a server that is down."""
@@ -87,16 +87,23 @@ def keep_configured(
             kept.append(line)
         elif place is not None and row[_FQDN] == "-" and _is_operators(row) and _is_address(place[0]):
             row[_ADDRESS], row[_PORT] = place
-            # The health in the row is that at the address before.
-            is_down = key[0] in initially_down
-            row[_OPERATIONAL], row[_RESULT] = (_DOWN, _FAILED) if is_down else (_RUNNING, _UNKNOWN)
+            if not _is_unchecked(row):  # otherwise no check would change the health, which is the operator's
+                is_down = key[0] in initially_down
+                # The health in the row is that at the address before.
+                row[_OPERATIONAL], row[_RESULT] = (_DOWN, _FAILED) if is_down else (_RUNNING, _UNKNOWN)
             kept.append(" ".join(row))
     return "".join(f"{line}\n" for line in kept)
 
 
 def _is_operators(row: Sequence[str]) -> bool:
     """Report whether an operator has changed the server of a row, whose initial weight is the wanted weight."""
-    return bool(int(row[_ADMINISTRATIVE]) & (FORCED_MAINTENANCE | FORCED_DRAIN)) or row[_WEIGHT] != row[_INITIAL_WEIGHT]
+    is_forced = bool(int(row[_ADMINISTRATIVE]) & (FORCED_MAINTENANCE | FORCED_DRAIN))
+    return is_forced or row[_WEIGHT] != row[_INITIAL_WEIGHT] or _is_unchecked(row)
+
+
+def _is_unchecked(row: Sequence[str]) -> bool:
+    """Report whether the server of a row has a check that is switched off."""
+    return int(row[_CHECK]) & (CHECK_CONFIGURED | CHECK_ENABLED) == CHECK_CONFIGURED
 
 
 def _is_address(host: str) -> bool:

@@ -18,9 +18,9 @@ FORCED_DRAIN = 8
 """Bit of the administrative state that `set server ... state drain` sets."""
 _FAILED = 2
 """Result of a check that has failed."""
-_CHECK_CONFIGURED = 2
+CHECK_CONFIGURED = 2
 """Bit of the check's state: the server has a check."""
-_CHECK_ENABLED = 4
+CHECK_ENABLED = 4
 """Bit of the check's state: the check is not switched off by `disable health`."""
 _CHECK_PAUSED = 8
 """Bit of the check's state: the server, which has a check, was put into maintenance."""
@@ -81,8 +81,8 @@ def parse_states(answer: str) -> dict[ServerKey, LiveServer]:
             initial_weight=int(initial_weight),
             draining=bool(state & FORCED_DRAIN),
             disabled=bool(state & _CONFIGURED_MAINTENANCE),
-            checked=bool(check & _CHECK_CONFIGURED),
-            check_enabled=bool(check & _CHECK_ENABLED),
+            checked=bool(check & CHECK_CONFIGURED),
+            check_enabled=bool(check & CHECK_ENABLED),
             check_paused=bool(check & _CHECK_PAUSED),
         )
     return servers

@@ -13,7 +13,7 @@ from discovery_haproxy.limits import Limits
 from discovery_haproxy.program.control_socket import ControlSocket
 
 Origins = tuple[Backend, ...]
-IDS = ("maint", "weighed", "drained", "other")
+IDS = ("maint", "weighed", "drained", "unchecked")
 
 
 async def command(driver: ConsumerDriver, text: str) -> None:
@@ -31,9 +31,19 @@ async def test_what_an_operator_has_set_stays_with_a_server_that_moves(
         web["check"] = {"interval": "100ms", "path": "/", "init_state": "down"}
     async with drive(services={"web": web}, verify_interval="100ms", limits=Limits(look=0.05)) as driver:
         await driver.apply(*(backend(id=id_, port=port) for id_, port in zip(IDS, ports, strict=True)))
+
+        async def are_up() -> bool:
+            return all(row.up for row in (await live_servers(driver)).values())
+
+        await eventually(are_up, "the servers to be up")
         await command(driver, "set server web/maint state maint; set server web/weighed weight 9")
-        await command(driver, "set server web/drained state drain")
-        expected = {"web/maint": "in maintenance", "web/weighed": "weight 9", "web/drained": "draining"}
+        await command(driver, "set server web/drained state drain; disable health web/unchecked")
+        expected = {
+            "web/maint": "in maintenance",
+            "web/weighed": "weight 9",
+            "web/drained": "draining",
+            "web/unchecked": "without checks",
+        }
 
         async def is_listed() -> bool:
             return (await driver.consumer.inspect())["operator_changes"] == expected
@@ -41,7 +51,7 @@ async def test_what_an_operator_has_set_stays_with_a_server_that_moves(
         await eventually(is_listed, "the changes to be listed")
         if by == "reload":
             assert await driver.consumer.reconfigure(driver.configured(services={"web": {**web, "maxconn": 1000}}))
-        moved = dict(zip(IDS, (*ports[1:3], ports[0], ports[3]), strict=True))
+        moved = dict(zip(IDS, (*ports[1:], ports[0]), strict=True))
         await driver.apply(*(backend(id=id_, port=port) for id_, port in moved.items()))
         assert ways(driver)["reload"] == (by == "reload")
         live = {name: row for (_, name), row in (await live_servers(driver)).items()}
@@ -49,6 +59,7 @@ async def test_what_an_operator_has_set_stays_with_a_server_that_moves(
         assert live["maint"].removed
         assert live["weighed"].weight == 9
         assert live["drained"].draining
+        assert (live["unchecked"].check_enabled, live["unchecked"].up) == (False, True)
         await eventually(is_listed, "the changes to be listed again")
 
         await command(driver, "set server web/maint state ready")
