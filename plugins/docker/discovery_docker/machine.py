@@ -15,6 +15,8 @@ _ENGINE_DIGITS = 16
 """Hexadecimal digits that distinguish engines in the name of an owner."""
 _LONGEST_NAME = 100
 """Characters of a container's name in the name of an owner."""
+_TASK = "com.docker.swarm.task.id"
+"""The label with the id of a task of Swarm, with which the name of its container ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,13 @@ def _is_on_hosts_network(container: Container, by_id: Mapping[str, Container]) -
 
 
 def _owner(own: Container, info: EngineInfo) -> str:
-    """Return a name that a later container of the same name has, too, and no other that runs at the same time."""
+    """Return a name that a later container of the same name has, too, and no other that runs at the same time.
+
+    A task of Swarm has it from its service and its slot or node: the next task there has another id.
+    """
     if not info.id:
         return ""
     engine = hashlib.sha256(f"{info.id}\0{info.name}".encode()).hexdigest()[:_ENGINE_DIGITS]
-    return f"{engine}-{own.name[:_LONGEST_NAME]}"
+    task = own.labels.get(_TASK)
+    name = own.name.removesuffix(f".{task}") if task else own.name
+    return f"{engine}-{name[:_LONGEST_NAME]}"

@@ -1,6 +1,7 @@
 """This machine as a provider in a container, and outside, sees it."""
 
 import re
+from collections.abc import Mapping
 
 import pytest
 
@@ -57,3 +58,16 @@ def test_the_owner_is_the_same_for_a_container_of_the_same_name_on_the_same_engi
     assert seen(own(), info=EngineInfo("", "host-1")).owner == ""
     assert seen(own(), own_id=None).owner == ""
     assert len(seen(own(name="x" * 1000)).owner) <= 128
+
+
+@pytest.mark.parametrize("place", ["shop_registrar.1", "shop_registrar.6r4re3znlhjhvt3kk0ycs88zu"])
+def test_the_owner_is_the_same_for_the_next_task_of_a_service_of_swarm(place: str) -> None:
+    """Its name ends with its id, behind the slot, or behind the node of a global service."""
+
+    def task(id_: str, labels: Mapping[str, str]) -> str:
+        return seen(Container(OWN, f"{place}.{id_}", running=True, labels=labels)).owner
+
+    first, second = (task(each, {"com.docker.swarm.task.id": each}) for each in ("pdv0guhk95d9", "vwc4qmk9exgt"))
+    assert first == second
+    assert first.endswith(f"-{place}")
+    assert task("pdv0guhk95d9", {}).endswith(".pdv0guhk95d9")  # as a person has named it
