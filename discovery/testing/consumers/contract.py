@@ -248,7 +248,12 @@ class ConsumerContract(ConsumerPlace):
                 session.kept(self, succession, first)
 
     def _gentle(self) -> Gentle:
-        return self._session().kept(self, gentle)
+        session = self._session()
+        first = session.kept(self, gentle)
+        if session.is_very_slow:
+            with suppress(Exception):  # kept for its clauses; this life begins with what the first has left
+                session.kept(self, harsh, first)
+        return first
 
     def _harsh(self) -> Harsh:
         return self._session().kept(self, harsh, self._gentle())

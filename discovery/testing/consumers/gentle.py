@@ -90,6 +90,13 @@ class Gentle:
     """The files that labels have created."""
     ending: Ending = field(default_factory=Ending)
 
+    @property
+    def usual(self) -> tuple[str, object]:
+        """The state to which other lives bring the consumer, and its effect in this life."""
+        if "one" in self.worlds:
+            return "one", self.worlds["one"]
+        return "snapshot 0", self.repeated["snapshot 0"][0]
+
 
 def gentle(session: Session) -> Gentle:
     """Live the first life, and return its observations."""
@@ -155,10 +162,13 @@ class _Script:
             self.observed.repeated[name] = worlds
 
     async def _go_there_and_back(self) -> None:
-        """Apply the second snapshot, the first, and the second again."""
-        first, second = self.session.states["snapshot 0"], self.session.states["snapshot 1"]
-        self.observed.way.append(self.life.world())
-        await self.life.apply(first)
+        """Apply the second snapshot, the first, and the second again; or from the first, which has been applied."""
+        first, second = self.session.snapshots
+        if self.session.is_very_slow:
+            self.observed.way.append(self.observed.repeated["snapshot 0"][0])
+        else:
+            self.observed.way.append(self.life.world())
+            await self.life.apply(first)
         self.observed.way.append(self.life.world())
         await self.life.apply(second)
         self.observed.way.append(self.life.world())
@@ -169,7 +179,8 @@ class _Script:
 
     async def _visit(self) -> None:
         """Apply the other states in turn, while there is time."""
-        deadline = time.monotonic() + self.session.contract.budget / (3 if self.session.is_very_slow else 1)
+        budget = self.session.contract.budget / (3 if self.session.is_very_slow else 1)
+        deadline = time.monotonic() + (budget if self.session.apply_seconds < budget else -1)
         asked: set[str] = set()
         effect_of_many: object = None
         waiting = [(name, state) for name, state in self.session.states.items() if not name.startswith("snapshot ")]
@@ -242,7 +253,7 @@ class _Script:
 
     async def _preview(self) -> None:
         """Preview beside the running instance, as `--dry-run` does beside a running daemon."""
-        first, second = self.session.states["snapshot 0"], self.session.states["snapshot 1"]
+        first, second = self.session.snapshots
         previews = self.observed.previews
         if type(self.life.consumer).preview is Consumer.preview:
             previews.unsupported = True

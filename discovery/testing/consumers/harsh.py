@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ _READING_SECONDS = 0.001
 class Failed:
     """An apply that the contract made fail: `raised` is the exception, and `effect` the effect afterwards."""
 
+    name: str
+    """The state that was applied."""
     raised: BaseException | None = None
     effect: object = None
     operations: list[str] = field(default_factory=list)
@@ -57,6 +60,10 @@ class Harsh:
     """The observations of this life. Effects are compared with `expected`, those of the first life, by state."""
 
     expected: dict[str, object]
+    begun: object = None
+    """The effect after the setup."""
+    first: str = "one"
+    """The state that was applied first."""
     start: object = None
     steps: list[tuple[str, object]] = field(default_factory=list)
     counts: list[dict[str, int]] = field(default_factory=list)
@@ -74,23 +81,29 @@ class Harsh:
 
 
 def harsh(session: Session, first: Gentle) -> Harsh:
-    """Live this life after the life `first`, and return its observations."""
+    """Live this life after the life `first`, and return its observations.
+
+    A very slow consumer begins with what the life `first` has left, so that this life is a restart, too.
+    """
     snapshots = {f"snapshot {number}": first.repeated[f"snapshot {number}"][0] for number in (0, 1)}
     observed = Harsh({**first.worlds, **snapshots})
 
     async def script(life: Life) -> None:
         await _Script(session, life, observed).run()
 
-    observed.ending = session.life(script)
+    observed.ending = session.life(script, wiped=not session.is_very_slow)
     return observed
 
 
 class _Script:
     def __init__(self, session: Session, life: Life, observed: Harsh) -> None:
         self.session, self.life, self.observed = session, life, observed
+        self.first, self.second = session.snapshot_names
 
     async def run(self) -> None:
-        await self._apply("one")
+        if self.session.is_very_slow:
+            self.observed.begun, self.observed.first = self.life.world(), self.first
+        await self._apply(self.observed.first)
         self.observed.start = self.life.world()
         with self._scraping():
             await self._walk()
@@ -142,13 +155,14 @@ class _Script:
 
     async def _fail(self) -> None:
         """Let applies of the second snapshot fail; then apply the same snapshot again, or another one before."""
-        await self._fail_once("snapshot 1")
+        await self._fail_once(self.second)
         if not self.session.is_slow and "port" in self.observed.expected:
-            await self._fail_once("port", "snapshot 1")
+            await self._fail_once("port", self.second)
 
     async def _fail_once(self, *then: str) -> None:
-        await self._apply("snapshot 0")
-        failed = Failed()
+        if not self.session.is_very_slow:  # else it has just been applied
+            await self._apply(self.first)
+        failed = Failed(self.second)
         with ExitStack() as stack:
             sabotage = self.session.contract.sabotage(self.session.run_dir)
             if sabotage is None:
@@ -157,34 +171,37 @@ class _Script:
                 stack.enter_context(sabotage)
                 failed.operations = ["sabotage() of the contract"]
             try:
-                await self._apply("snapshot 1")
+                await self._apply(self.second)
             except HangError:
                 raise
             except BaseException as error:  # noqa: BLE001 - after any exception the core tries again
                 failed.raised = error
-                self.life.previous = self.session.states["snapshot 0"].snapshot
+                self.life.previous = self.session.states[self.first].snapshot
         failed.effect = self.life.world()
         failed.health = await outcome("health", CALL_SECONDS, self.life.consumer.health)
         self.observed.failed.append(failed)
-        for name in then if not self.session.is_very_slow else then[-1:]:
+        for name in then:
             await self._apply(name)
             self.observed.after_failure.append((name, self.life.world()))
 
     async def _cancel(self) -> None:
-        """Cancel applies of the two snapshots in turn: at the first turns of the loop, and in the middle."""
-        seconds, present, name = self.session.apply_seconds, "snapshot 1", "snapshot 0"
-        for cut in (seconds / 2, 0) if self.session.is_slow else (0, 0, 1, seconds / 2):
+        """Cancel applies of the two snapshots in turn: at the first turns of the loop, and within."""
+        seconds, present, name = self.session.apply_seconds, self.second, self.first
+        for cut in (seconds / 4, 0) if self.session.is_slow else (0, 0, 1, seconds / 2):
             if self.session.is_slow and self.observed.cancelled:
                 break
-            before = self.session.states[present].snapshot
+            before, begun = self.session.states[present].snapshot, time.monotonic()
             task = asyncio.ensure_future(self._apply(name))
             for _ in range(1 + int(cut)):
                 await asyncio.sleep(0)
-            if 0 < cut < 1:
+            is_blocking = task.done() and time.monotonic() - begun > seconds / 2
+            if 0 < cut < 1 and not task.done():
                 await asyncio.sleep(cut)
             if task.done():
                 task.result()
                 present, name = name, present
+                if is_blocking and self.session.is_slow:
+                    break  # a consumer that blocks cannot be cancelled
                 continue
             task.cancel()
             with limited("apply, after it was cancelled,", CALL_SECONDS):
@@ -203,7 +220,7 @@ class _Script:
         """Run another instance in other directories, and look whether the instances disturb each other."""
         session, life = self.session, self.life
         if not session.is_very_slow:
-            await self._apply("snapshot 1")
+            await self._apply(self.second)
         before, other = life.world(), session.top / "beside"
         (other / "run").mkdir(parents=True, exist_ok=True)
         (other / "state").mkdir(exist_ok=True)
@@ -216,12 +233,12 @@ class _Script:
         try:
             try:
                 await beside.begin()
-                await beside.apply(session.states["snapshot 1"])
+                await beside.apply(session.states[self.second])
                 files = [
                     str(path.relative_to(other / "run")) for path in beside.paths() if (other / "run") in path.parents
                 ]
                 if not session.is_very_slow:
-                    await beside.apply(session.states["snapshot 0"])
+                    await beside.apply(session.states[self.first])
             except HangError:
                 raise
             except Exception as error:  # noqa: BLE001 - two instances may want one port
@@ -234,7 +251,7 @@ class _Script:
         self.observed.beside = before, during, life.world()
         if not session.is_slow:
             try:
-                await self._apply("snapshot 0")
+                await self._apply(self.first)
                 self.observed.after_neighbour = life.world()
             except HangError:
                 raise
@@ -244,15 +261,14 @@ class _Script:
 
 def a_new_instance_has_the_same_effect(seen: Harsh) -> None:
     """A daemon that restarts serves the same as the daemon before: the snapshot alone decides."""
-    expect(
-        seen.start == seen.expected["one"], "the effect of an instance before", _both(seen.start, seen.expected["one"])
-    )
+    expected = seen.expected[seen.first]
+    expect(seen.start == expected, "the effect of an instance before", _both(seen.start, expected))
 
 
 def the_order_of_changes_does_not_matter(seen: Harsh) -> None:
     """The core merges changes and leaves states out: the effect is a function of the snapshot, not of the way to it."""
     for number, (name, effect) in enumerate(seen.steps):
-        way = " -> ".join(("one", *(each for each, _ in seen.steps[: number + 1])))
+        way = " -> ".join((seen.first, *(each for each, _ in seen.steps[: number + 1])))
         expected = seen.expected[name]
         expect(
             effect == expected,
@@ -278,7 +294,7 @@ def a_failed_apply_raises(seen: Harsh) -> None:
     """The core tells a failure, and tries again, only after an exception; else it shows the revision as applied."""
     for failed in seen.failed:
         if failed.operations and failed.raised is None:
-            expected = seen.expected["snapshot 1"]
+            expected = seen.expected[failed.name]
             told = f"a return, although this failed: {failed.operations}; {_both(failed.effect, expected)}"
             expect(failed.effect == expected, "an exception, or the whole effect", told)
 

@@ -14,8 +14,11 @@ from discovery.plugin import Consumer, PluginConfig
 from discovery.testing import process
 from discovery.testing.clauses import difference, expect
 from discovery.testing.consumers.gentle import Gentle, outcome
+from discovery.testing.consumers.harsh import harsh
 from discovery.testing.consumers.life import CALL_SECONDS, Life, call
+from discovery.testing.consumers.place import ConsumerPlace
 from discovery.testing.consumers.session import Session
+from discovery.testing.consumers.states import Named
 from discovery.testing.recorder import failing_writes
 from discovery.testing.watching import HangError
 
@@ -34,13 +37,13 @@ class Reconfigured:
     """A consumer that was asked to take another configuration in place."""
 
     change: str
-    taken: object
     old: object
     """The effect with the configuration before."""
     new: object
     """The effect of an instance that began with the other configuration."""
-    at_once: object
-    after_apply: object
+    taken: object = None
+    at_once: object = None
+    after_apply: object = None
 
 
 @dataclass
@@ -57,6 +60,10 @@ class Restart:
 
 def restart(session: Session, first: Gentle) -> Restart:
     """Leave another state behind, begin again in the same directories, and return what was seen."""
+    if session.is_very_slow:
+        again = session.kept(session.contract, harsh, first)
+        left = again.begun if first.ending.outlasting is None else first.ending.outlasting[0]
+        return Restart(again.expected[again.first], again.start, left, again.begun)
     observed = Restart(first.worlds["one"])
     name = "twins" if "twins" in first.worlds else "snapshot 1"
 
@@ -69,11 +76,8 @@ def restart(session: Session, first: Gentle) -> Restart:
         await life.apply(session.states["one"])
         observed.effect = life.world()
 
-    if not session.is_very_slow:  # else the first life has left another state
-        session.life(before, wiped=False)
+    session.life(before, wiped=False)
     session.life(after, wiped=False)
-    if session.is_very_slow:
-        observed.left = observed.begun
     return observed
 
 
@@ -93,49 +97,73 @@ def reconfigurations(session: Session, first: Gentle) -> list[Reconfigured]:
     contract = session.contract
     if contract.consumer.reconfigure is Consumer.reconfigure:
         return []
-    seen, config, is_own = [], contract.config, "config" in vars(contract)
-    old = first.worlds["one"]
-    others = [*alternatives(contract.consumer.Config, config, contract.other_configs)]
+    seen: list[Reconfigured] = []
+    name, old = first.usual
+    others = [*alternatives(contract.consumer.Config, contract.config, contract.other_configs)]
+    present = contract.consumer.Config.model_validate(contract.config)
     for change, other in others[1:3] if session.is_slow else others:
         effects: list[object] = []
 
-        async def with_other(life: Life, effects: list[object] = effects) -> None:
-            await life.apply(session.states["one"])
+        async def with_other(life: Life, change: str = change, effects: list[object] = effects) -> None:
+            await life.apply(session.states[name])
             effects.append(life.world())
+            if session.is_very_slow and effects[0] != old:  # the way back spares another life
+                back = Reconfigured(f"{change}, undone", old=effects[0], new=old)
+                seen.append(await _reconfigured(life, session.states[name], present, back))
 
-        setattr(contract, "config", other)  # noqa: B010 - a class variable, for this instance alone
         try:
-            session.life(with_other)
+            with _configured(contract, other):
+                session.life(with_other)
         except HangError:
             raise
-        except Exception:  # noqa: BLE001, S112 - no configuration for this machine, such as a port in use
-            continue
-        finally:
-            if is_own:
-                setattr(contract, "config", config)  # noqa: B010
-            else:
-                del contract.__dict__["config"]
+        except Exception:
+            if effects and session.is_very_slow:
+                raise
+            continue  # no configuration for this machine, such as a port in use
         if effects[0] == old and change != "nothing":
             continue
-        seen.append(_reconfigured(session, change, other, old, effects[0]))
+        if not session.is_very_slow:
+            seen.append(_in_a_life(session, change, other, effects[0], first))
         if change != "nothing" and (session.is_slow or len(seen) > 2):
             break
     return seen
 
 
-def _reconfigured(session: Session, change: str, other: Mapping[str, Any], old: object, new: object) -> Reconfigured:
+@contextmanager
+def _configured(contract: ConsumerPlace, config: Mapping[str, Any]) -> Iterator[None]:
+    """Let `contract` have another configuration for a block: a class variable, for this instance alone."""
+    own = vars(contract).get("config")
+    setattr(contract, "config", config)  # noqa: B010
+    try:
+        yield
+    finally:
+        if own is not None:
+            setattr(contract, "config", own)  # noqa: B010
+        else:
+            del contract.__dict__["config"]
+
+
+def _in_a_life(session: Session, change: str, other: Mapping[str, Any], new: object, first: Gentle) -> Reconfigured:
+    """Live a life in which the consumer is asked to take the configuration `other`, whose effect is `new`."""
     found: list[Reconfigured] = []
+    state = session.states[first.usual[0]]
+    config = session.contract.consumer.Config.model_validate(other)
 
     async def script(life: Life) -> None:
-        await life.apply(session.states["one"])
-        config = session.contract.consumer.Config.model_validate(other)
-        taken = await outcome("reconfigure", CALL_SECONDS, life.consumer.reconfigure, config)
-        at_once = life.world()
-        await life.apply(session.states["one"], operator_request=True)
-        found.append(Reconfigured(change, taken, old, new, at_once, life.world()))
+        await life.apply(state)
+        found.append(await _reconfigured(life, state, config, Reconfigured(change, old=first.usual[1], new=new)))
 
     session.life(script)
     return found[0]
+
+
+async def _reconfigured(life: Life, state: Named, config: PluginConfig, seen: Reconfigured) -> Reconfigured:
+    """Ask a consumer at `state` to take `config`, apply the same state again, and add to `seen` what was seen."""
+    seen.taken = await outcome("reconfigure", CALL_SECONDS, life.consumer.reconfigure, config)
+    seen.at_once = life.world()
+    await life.apply(state, operator_request=True)
+    seen.after_apply = life.world()
+    return seen
 
 
 def a_new_configuration_is_adopted_or_refused(seen: list[Reconfigured]) -> None:
@@ -212,11 +240,12 @@ def succession(session: Session, first: Gentle) -> Succession | None:
     contract = session.contract
     if contract.consumer.hand_over is Consumer.hand_over:
         return None
-    observed = Succession(None, expected=first.worlds["one"])
+    name, expected = first.usual
+    observed = Succession(None, expected=expected)
     copies: list[socket.socket] = []
 
     async def predecessor(life: Life) -> None:
-        await life.apply(session.states["one"])
+        await life.apply(session.states[name])
         given = observed.given = await call("hand_over", HAND_OVER_SECONDS, life.consumer.hand_over)
         for each in given if isinstance(given, tuple) else ():
             observed.faults += _socket_faults(each)
@@ -224,7 +253,7 @@ def succession(session: Session, first: Gentle) -> Succession | None:
                 copies.append(each.dup())
 
     async def successor(life: Life) -> None:
-        await life.apply(session.states["one"])
+        await life.apply(session.states[name])
         observed.effect = life.world()
 
     try:

@@ -78,6 +78,17 @@ class Session:
         """True if an apply takes so long that states are left out."""
         return self.apply_seconds > SLOW
 
+    @property
+    def snapshots(self) -> tuple[Named, Named]:
+        """The author's snapshots; of a very slow consumer the second first, since its first life ends at the first."""
+        first, second = self.snapshot_names
+        return self.states[first], self.states[second]
+
+    @property
+    def snapshot_names(self) -> tuple[str, str]:
+        """The names of `snapshots`."""
+        return ("snapshot 1", "snapshot 0") if self.is_very_slow else ("snapshot 0", "snapshot 1")
+
     def kept(
         self,
         contract: ConsumerPlace,
