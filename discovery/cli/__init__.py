@@ -88,7 +88,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     except usage_error as error:
         command = error.ctx.command_path if error.ctx else "discovery"
         _reword(error)
-        note(f"{error.format_message().rstrip('.')}; see `{command} --help`")
+        message = " ".join(error.format_message().split())  # click lists choices on lines of their own
+        note(f"{message.rstrip('.')}; see `{command} --help`")
         return 2
     return code if isinstance(code, int) else 0
 

@@ -19,6 +19,7 @@ RULE = "a name has 1-128 letters, digits, '_', '.' and '-', and must start with 
     [
         (["nonsense"], "'nonsense'"),
         (["services", "--nonsense"], "--nonsense; see `discovery services --help`"),
+        (["xds"], "Missing argument 'action'. Choose from: bootstrap; see `discovery xds --help`"),
         (["services", "a", "b"], "(b)"),
         (["services", "--timeout", "x"], "--timeout"),
         (["services", "--registry", "nonsense"], "write etcd://HOST:PORT or file:///DIRECTORY"),
