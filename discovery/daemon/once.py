@@ -63,6 +63,7 @@ def check_once(instances: Instances, directories: Directories, log: FilteringBou
             raise ConfigError(
                 f"--once: what the consumer {instance.name!r} drives ends with the daemon, and nothing would be left"
                 " after --once; run it without --once, or configure it to drive a program that runs by itself"
+                " (a plugin whose effect stays says so by `resident = False`)"
             )
 
 

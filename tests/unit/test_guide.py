@@ -24,7 +24,7 @@ from discovery.daemon.config import Overrides, parse_settings
 from discovery.daemon.instances import build
 from discovery.hosting import loading
 from discovery.scaffold import Kind, distribution, write_distribution
-from discovery.testing import eventually_sync, free_port
+from discovery.testing import eventually_sync, free_port, within
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/plugins.md").read_text()
@@ -80,6 +80,24 @@ def test_a_plugin_of_the_guide_is_one_that_the_core_accepts(
     file = tmp_path / "plugin.py"
     file.write_text(PROGRAMS[at])
     assert loading.load(str(file)).provides
+
+
+def test_the_single_file_of_the_guide_can_be_applied_once(tmp_path: Path) -> None:
+    (tmp_path / "registry/web").mkdir(parents=True)
+    (tmp_path / "registry/web/b1").write_text("10.0.0.5:8080")
+    (tmp_path / "mine.py").write_text(FILES["mine.py"])
+    command = shlex.split(next(each for each in COMMANDS if "--plugin ./mine.py" in each).splitlines()[0])
+    own = {
+        "mine.path=/tmp/backends": f"mine.path={tmp_path}/backends",
+        "file:///tmp/registry": f"file://{tmp_path}/registry",
+    }
+    places = ["--run-dir", str(tmp_path / "run"), "--state-dir", str(tmp_path / "state")]
+    ran = subprocess.run(
+        [sys.executable, "-m", *(own.get(each, each) for each in command), "--once", *places],
+        cwd=tmp_path, capture_output=True, text=True, timeout=within(60), check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (tmp_path / "backends").read_text() == "web 10.0.0.5:8080\n"
 
 
 @pytest.mark.parametrize("at", range(len(TABLES)))
