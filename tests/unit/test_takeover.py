@@ -66,7 +66,7 @@ async def test_the_owner_hands_the_key_over_names_the_new_owner_and_keeps_its_ot
             "event": "not registered, trying again",
             "key": "web/a",
             "reason": (
-                "the record 'web/a' belongs to 'old', who has been asked for it and has not answered: force it to take"
+                "the record 'web/a' belongs to 'old', who is asked for it and has not answered yet: force it to take"
                 " it without an answer"
             ),
             "log_level": "warning",
@@ -121,7 +121,7 @@ async def test_a_backend_that_is_no_longer_wanted_is_not_got_by_an_earlier_reque
     silent = MemoryLease(registry, "other", 60)
     await silent.put(A)
     async with registering(registry, A, takeover=True) as registrar:
-        await eventually(lambda: "has been asked" in str(registrar.status.failing.get("web/a")))
+        await eventually(lambda: "is asked for it" in str(registrar.status.failing.get("web/a")))
         registrar.set([B])
         await becomes(registry, B)
         assert registry.holder("web/a") is silent
@@ -174,7 +174,7 @@ async def test_an_owner_that_does_not_answer_keeps_its_key() -> None:
     registry.put_raw("web/a", OTHERS)
     async with registering(registry, A, takeover=True) as registrar:
         await eventually(lambda: isinstance(registrar.status.failing.get("web/a"), OwnedByAnotherError))
-        assert "has been asked for it and has not answered" in str(registrar.status.failing["web/a"])
+        assert "is asked for it and has not answered yet" in str(registrar.status.failing["web/a"])
         assert registry.records["web/a"] == OTHERS
         registry.delete_raw("web/a")
         await becomes(registry, A)

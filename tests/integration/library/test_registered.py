@@ -137,7 +137,7 @@ def test_a_key_is_handed_over_to_an_application_that_asks_for_it(tmp_path: Path,
     assert not record.exists()
     record.write_text('{"host": "10.0.0.1", "port": 80, "owner": "another program"}')
     with registered(records, takeover=True, wait=0) as asking:
-        eventually_sync(lambda: "has been asked for it and has not answered" in str(asking.problem), "the reason")
+        eventually_sync(lambda: "is asked for it and has not answered yet" in str(asking.problem), "the reason")
         assert not asking.is_registered
     with pytest.raises(discovery.ConfigError, match="give one of them"):
         registered(records, takeover=True, force=True)
