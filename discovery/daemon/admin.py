@@ -51,8 +51,8 @@ _API = (
     "/api/providers",
     "/api/providers/NAME",
     "/api/history",
-    "/api/explain?service=NAME&id=ID",
-    "/api/wait?service=NAME&backends=N&applied_by=CONSUMER",
+    "/api/explain?service=NAME",
+    "/api/wait?service=NAME&timeout=0",
 )
 
 
