@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
+from discovery.toolkit import container_id
 from discovery_docker.sdk import (
     MINIMUM_DOCKER_API_VERSION,
     APIError,
@@ -141,9 +142,11 @@ def explain(url: str, error: BaseException) -> EngineError:
     if caused_by(FileNotFoundError, ConnectionRefusedError):
         return EngineError(f"there is no Docker engine at {url}: start Docker, or set another URL")
     if caused_by(PermissionError):
-        return EngineError(
-            f"user {_user()} may not use the Docker engine at {url}: add the user to the group {_group_of(url)}"
-        )
+        if container_id() is not None and (number := _group_number(url)) is not None:
+            remedy = f"start this container with --group-add {number}, the group of the socket"
+        else:
+            remedy = f"add the user to the group {_group_of(url)}"
+        return EngineError(f"user {_user()} may not use the Docker engine at {url}: {remedy}")
     if failure := caused_by(ssl.SSLError):
         why = getattr(failure, "verify_message", None) or getattr(failure, "reason", None) or failure
         return EngineError(f"no TLS with the Docker engine at {url}: {why}; see DOCKER_CERT_PATH")
@@ -280,8 +283,14 @@ def _user() -> str:
 
 
 def _group_of(url: str) -> str:
-    with suppress(OSError, KeyError):
-        group = Path(urlsplit(url).path).stat().st_gid
-        if group != 0:  # membership in the group root is no remedy
-            return grp.getgrgid(group).gr_name
+    if (number := _group_number(url)) is not None:
+        with suppress(KeyError):
+            return grp.getgrgid(number).gr_name
     return "docker"
+
+
+def _group_number(url: str) -> int | None:
+    """Return the number of the group of a socket; None for the group root, membership in which is no remedy."""
+    with suppress(OSError):
+        return Path(urlsplit(url).path).stat().st_gid or None
+    return None

@@ -86,10 +86,13 @@ def find_engine(
     if given and given not in PROGRAMS:
         return Found(given)
     sockets = [(program, path) for program, path in _local_sockets(root) if given in ("", program)]
-    docker_alone = not given and find_container() is None and _has_docker(root)
+    in_container = find_container() is not None
+    docker_alone = not given and not in_container and _has_docker(root)
     eligible = [(program, path) for program, path in sockets if program == "docker" or not docker_alone]
     present = [path for _, path in eligible if _is_socket(path)]
     if not present:
+        if in_container:
+            raise EngineError(_not_mounted(eligible))
         raise EngineError(_absent(eligible) + (_PODMAN_REMEDY if docker_alone else ""))
     first = next(filter(_is_usable, present), present[0])
     # Where Podman stands in for Docker, Docker's socket is a link to Podman's.
@@ -136,3 +139,15 @@ def _absent(sockets: Iterable[tuple[str, Path]]) -> str:
     searched = ", ".join(f"{program.capitalize()} ({' or '.join(paths)})" for program, paths in places.items())
     starts = " or ".join({"docker": "Docker", "podman": "podman.socket"}[program] for program in places)
     return f"this machine has no socket of {searched}: start {starts}, or set the URL of another engine"
+
+
+def _not_mounted(sockets: Iterable[tuple[str, Path]]) -> str:
+    first: dict[str, str] = {}  # of each program
+    for program, path in sockets:
+        first.setdefault(program, str(path))
+    places = list(first.values())
+    mount = f"-v {places[0]}:{places[0]}"
+    return (
+        f"no socket of an engine is mounted in this container ({' or '.join(places)}): start it with {mount},"
+        " or name another engine in DOCKER_HOST"
+    )

@@ -121,7 +121,11 @@ async def test_an_address_without_a_server_is_named(directory: Path) -> None:
         assert await complaint(url) == f"there is no Docker engine at {url}: start Docker, or set another URL"
 
 
-async def test_a_socket_without_permission_is_named_with_a_remedy(directory: Path) -> None:
+@pytest.mark.parametrize("container", [None, "1" * 64], ids=["machine", "container"])
+async def test_a_socket_without_permission_is_named_with_a_remedy(
+    container: str | None, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery_docker.dockerapi.container_id", lambda: container)
     path = directory / "docker.sock"
     async with answering("200 OK", b"OK", path=path):
         path.chmod(0o000)
@@ -129,9 +133,10 @@ async def test_a_socket_without_permission_is_named_with_a_remedy(directory: Pat
             os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
         with as_nobody() as user:
             said = await complaint(f"unix://{path}")
-        assert said == (
-            f"user {user} may not use the Docker engine at unix://{path}: add the user to the group {path.group()}"
-        )
+        remedy = f"add the user to the group {path.group()}"
+        if container is not None:
+            remedy = f"start this container with --group-add {path.stat().st_gid}, the group of the socket"
+        assert said == f"user {user} may not use the Docker engine at unix://{path}: {remedy}"
 
 
 async def test_an_engine_that_accepts_and_never_answers(directory: Path) -> None:

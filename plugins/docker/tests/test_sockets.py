@@ -157,12 +157,23 @@ def test_what_is_no_socket_is_no_engine(root: Path, listen: Listen) -> None:
     assert find_engine(None, root) == Found(f"unix://{root}/{OWN_PODMAN}")
 
 
+def test_in_a_container_without_a_socket_the_remedy_is_to_mount_it(root: Path, listen: Listen) -> None:
+    (root / DOCKER).mkdir(parents=True)  # as `docker run -v /var/run/docker.sock:...` makes it where there is none
+    with pytest.raises(EngineError) as raised:
+        find_engine(None, root, lambda: "1" * 64)
+    place = f"{root}/{DOCKER}"
+    assert str(raised.value) == (
+        f"no socket of an engine is mounted in this container ({place} or {root}/{PODMAN}):"
+        f" start it with -v {place}:{place}, or name another engine in DOCKER_HOST"
+    )
+
+
 def test_without_a_socket_all_places_are_named(root: Path) -> None:
     with pytest.raises(EngineError) as raised:
-        find_engine(None, root)
+        find_engine(None, root, lambda: None)
     assert str(raised.value) == (
         f"this machine has no socket of Docker ({root}/{DOCKER} or {root}/{OWN_DOCKER}), Podman ({root}/{PODMAN} or"
         f" {root}/{OWN_PODMAN}): start Docker or podman.socket, or set the URL of another engine"
     )
     with pytest.raises(EngineError, match="no socket of Podman .* start podman.socket, or set"):
-        find_engine("podman", root)
+        find_engine("podman", root, lambda: None)

@@ -68,7 +68,7 @@ def test_an_engine_is_found_by_its_socket_and_followed_on_beside_another(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run/user"))
 
     def find(url: str | None) -> Found:
-        return find_engine(url, tmp_path)
+        return find_engine(url, tmp_path, lambda: None)
 
     podman_engine.run("of-podman", "busybox")
     dies = podman_engine.run("dies", "busybox")
