@@ -1,8 +1,19 @@
 """HAProxy's statistics of servers as CSV."""
 
-import pytest
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+import structlog
+
+from discovery import Snapshot
+from discovery.testing import backend, eventually, free_port
+from discovery_haproxy.options.config import HAProxyConfig
+from discovery_haproxy.program.control_socket import ControlSocket
+from discovery_haproxy.program.down_servers import DownServers
 from discovery_haproxy.program.statistics import SectionRow, parse_down, parse_sections
+from discovery_haproxy.rendering.render import Runtime, render
 
 HEADER = "# pxname,svname,status,act,bck,lastchg,iid,check_status,check_code,last_chk,\n"
 
@@ -34,3 +45,51 @@ def test_only_what_a_check_finds_down_is_down() -> None:
 def test_another_answer_is_refused(answer: str) -> None:
     with pytest.raises(ValueError, match="show stat"):
         parse_down(answer)
+
+
+@pytest.mark.parametrize("parse", [parse_sections, parse_down])
+def test_a_row_that_is_cut_off_is_refused(parse: Callable[[str], object]) -> None:
+    head = "# pxname,svname,note,status,act,bck,lastchg,iid,\n"
+    with pytest.raises(ValueError, match="cut off"):
+        parse(f"{head}web,b,,DOWN 1/2,1,0,5,3,\nweb,,DOWN")
+
+
+async def test_what_is_down_stays_so_while_nothing_can_be_read(tmp_path: Path) -> None:
+    """A change, a reload that cuts an answer off, and then a reading as before."""
+    answers = {
+        "show stat -1 2 -1": f"{HEADER}web,BACKEND,UP,1,0,5,3,,,,\n",
+        "show stat 3 4 -1": f"{HEADER}web,b1,DOWN,0,0,7,3,L4CON,,,\nweb,b2,UP,1,0,7,3,L4OK,,,\n",
+    }
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readline()).decode().strip())
+        writer.write(answers[asked[-1]].encode())
+        writer.close()
+
+    path = tmp_path / "stats.sock"
+    socket: ControlSocket | None = ControlSocket(path, master=False)
+    looked = 0
+
+    def statistics() -> ControlSocket | None:
+        nonlocal looked
+        looked += 1
+        return socket
+
+    config = HAProxyConfig.model_validate({"services": {"web": {"bind": f"127.0.0.1:{free_port()}", "check": True}}})
+    snapshot = Snapshot.of(1, [backend("web", "b1"), backend("web", "b2")])
+    down = DownServers(statistics, structlog.get_logger(), every=0.01)
+    async with await asyncio.start_unix_server(serve, path):
+        down.follow(render(config, snapshot, Runtime(), {}).sections.services)
+        down.start()
+        await eventually(lambda: list(down.known) == ["web/b1"])
+        before, socket, seen = down.known, None, looked
+        await eventually(lambda: looked > seen + 1)
+        assert down.known == before
+        whole, answers["show stat -1 2 -1"] = answers["show stat -1 2 -1"], f"{HEADER}web,BACK"
+        socket, seen = ControlSocket(path, master=False), looked
+        await eventually(lambda: looked > seen + 2)
+        assert down.known == before
+        answers["show stat -1 2 -1"] = whole.replace("UP,1", "UP,2")
+        await eventually(lambda: not down.known)
+        await down.stop()

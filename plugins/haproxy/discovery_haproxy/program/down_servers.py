@@ -73,8 +73,10 @@ class DownServers:
         if self._checked[0] is not self._sections:
             self._checked = self._sections, {each.name: each for each in self._sections if each.config.check}
         sections = self._checked[1]
-        if socket is None or not sections:
+        if not sections:
             return {}
+        if socket is None:  # as during a change: what is down stays so until the next reading
+            return dict(self.known)
         found: dict[str, str] = {}
         for row in parse_sections(await socket.statistics(BACKENDS, _ANSWER_SECONDS)):
             section = sections.get(row.name)

@@ -40,6 +40,8 @@ def parse_sections(answer: str) -> list[SectionRow]:
     for line in lines:
         if line:
             words = line.split(",", last)
+            if len(words) < last:
+                raise _cut_off(line)
             name, number, active, backup = (words[each] for each in columns)
             found.append(SectionRow(name, int(number), int(active or 0) + int(backup or 0)))
     return found
@@ -52,8 +54,19 @@ def parse_down(answer: str) -> dict[str, str]:
     """
     names, lines = _table(answer)
     rows = csv.reader(line for line in lines if f",{_DOWN}" in line)  # most are up
-    told = (dict(zip(names, row, strict=False)) for row in rows)
-    return {row["svname"]: _reason(row) for row in told if row["status"].startswith(_DOWN)}
+    found = {}
+    for words in rows:
+        row = dict(zip(names, words, strict=False))
+        if "status" not in row:
+            raise _cut_off(",".join(words))
+        if row["status"].startswith(_DOWN):
+            found[row["svname"]] = _reason(row)
+    return found
+
+
+def _cut_off(line: str) -> ValueError:
+    """Return the error for a row that ends early, as when a reload ends the worker that answers."""
+    return ValueError(f"a row of the answer to 'show stat' is cut off: {line[:_QUOTED_CHARACTERS]!r}")
 
 
 def _table(answer: str) -> tuple[list[str], list[str]]:
