@@ -133,11 +133,16 @@ async def following(registry: Registry) -> AsyncIterator[Follower]:
         await follower.until(lambda: follower.records is not None, "the first listing")
         yield follower
     finally:
-        task.cancel()
-        with limited("a watch, after it was cancelled,", _END_SECONDS):
-            await asyncio.wait([task])
+        await cancelled(task)
         if not task.cancelled():
             task.result()
+
+
+async def cancelled(task: "asyncio.Task[None]") -> None:
+    """Cancel the task of a watch, and wait for a limited time until the task has ended."""
+    task.cancel()
+    with limited("a watch, after it was cancelled,", _END_SECONDS):
+        await asyncio.wait({task})
 
 
 async def contents(registry: Registry) -> dict[str, bytes]:

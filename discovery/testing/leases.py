@@ -116,7 +116,7 @@ class LeaseContract(SharedPlace):
         """Readers give up a machine that is dead; one that was only suspended has to register again."""
         web = stage.backend()
         async with following(stage.another) as follower:
-            lease = await self._call("open_lease", stage.registry.open_lease(stage.owner("host-1"), self.ttl))
+            lease = await stage.open_lease()
             await self._call("put", lease.put(web))
             await follower.lists(web.key)
             await stage.expire(lease)

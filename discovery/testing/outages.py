@@ -10,7 +10,7 @@ from discovery.errors import LeaseLostError, RegistryUnavailableError
 from discovery.registry import Delta, Registry, Reset, Stale, TellsAlarms
 from discovery.testing.builders import backend
 from discovery.testing.clauses import clause, equal, expect, raising
-from discovery.testing.follower import Follower, contents, following
+from discovery.testing.follower import Follower, cancelled, contents, following
 from discovery.testing.place import CALL_SECONDS, KEY, PLAIN, RegistryPlace
 from discovery.testing.process import Holdings
 from discovery.testing.stage import SharedPlace, Stage, shared
@@ -117,8 +117,7 @@ class OutageContract(SharedPlace):
                 await follower.until(lambda: follower.records is not None, "a Reset after the outage", OUTAGE_SECONDS)
                 equal(follower.records, {"web/a": PLAIN})
             finally:
-                follower.task.cancel()
-                await asyncio.wait({follower.task})
+                await cancelled(follower.task)
 
         self._run(check)
 
@@ -211,9 +210,7 @@ class OutageContract(SharedPlace):
                 task = asyncio.create_task(follower.run())
                 follower.task = task
                 await follower.until(lambda: follower.records is not None, "the first listing")
-                task.cancel()
-                with limited("a watch, after it was cancelled,", CALL_SECONDS):
-                    await asyncio.wait({task})
+                await cancelled(task)
                 ended = "returned" if task.done() and not task.cancelled() and task.exception() is None else ""
                 if not task.cancelled() and task.exception() is not None:
                     ended = repr(task.exception())

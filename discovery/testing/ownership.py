@@ -53,7 +53,7 @@ class OwnershipContract(SharedPlace):
     async def test_force_takes_a_record_over_and_its_owner_learns_of_it(self, stage: Stage) -> None:
         """An operator may move a key; the owner before must not take it back unasked."""
         key = stage.backend().key
-        first = await self._call("open_lease", stage.registry.open_lease(stage.owner("host-1"), self.ttl))
+        first = await stage.open_lease()
         await self._call("put", first.put(stage.backend()))
         await self._call("put", stage.second.put(stage.backend(weight=9), force=True))
         await self._lost(first)
@@ -155,7 +155,7 @@ class OwnershipContract(SharedPlace):
     async def test_an_owner_takes_its_own_record_over_with_a_new_lease(self, stage: Stage) -> None:
         """A daemon that starts again finds the records of its last run, which must not expire under it."""
         web = stage.backend()
-        old = await self._call("open_lease", stage.registry.open_lease(stage.owner("host-1"), self.ttl))
+        old = await stage.open_lease()
         await self._call("put", old.put(web))
         async with stage.lease(stage.another) as new:
             await self._call("put", new.put(web))

@@ -6,14 +6,13 @@ import random
 from discovery.codec import MAX_VALUE
 from discovery.registry import Registry
 from discovery.testing.clauses import clause, equal, expect
-from discovery.testing.follower import Follower, contents, following
+from discovery.testing.follower import Follower, cancelled, contents, following
 from discovery.testing.leases import LeaseContract
 from discovery.testing.outages import OutageContract
 from discovery.testing.ownership import OwnershipContract
-from discovery.testing.place import CALL_SECONDS, PLAIN
+from discovery.testing.place import PLAIN
 from discovery.testing.stage import Stage, shared
 from discovery.testing.sweeps import SweepContract
-from discovery.testing.watching import limited
 
 _BEGINNINGS = 6
 """Watches that are begun in turn, each with a change that comes one turn of the event loop later."""
@@ -126,9 +125,7 @@ class RegistryContract(LeaseContract, OwnershipContract, SweepContract, OutageCo
                 await stage.write(key, PLAIN)
                 await beginning.shows(expected)
             finally:
-                beginning.task.cancel()
-                with limited("a watch, after it was cancelled,", CALL_SECONDS):
-                    await asyncio.wait({beginning.task})
+                await cancelled(beginning.task)
 
     @shared
     async def test_what_a_watch_adds_up_to_is_what_is_there(self, stage: Stage) -> None:

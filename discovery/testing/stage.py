@@ -57,6 +57,15 @@ class Stage:
         """Return the clause's own form of the name `owner`, with which that name ends."""
         return f"{self._end[1:]}-{owner}"
 
+    def keys(self, *ids: str) -> set[str]:
+        """Return the keys of the clause's service "web" with these `ids`."""
+        return {self.key(f"web/{id_}") for id_ in ids}
+
+    async def open_lease(self) -> Lease:
+        """Open a lease of the clause's owner "host-1" on `registry`, which the clause closes or loses."""
+        place = self._life.place
+        return await place._call("open_lease", self.registry.open_lease(self.owner("host-1"), place.ttl))  # noqa: SLF001
+
     def lease(
         self, registry: Registry, owner: str = "host-1", ttl: float | None = None
     ) -> AbstractAsyncContextManager[Lease]:
