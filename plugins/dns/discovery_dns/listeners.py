@@ -81,14 +81,17 @@ class Listeners:
                 sockets = open_sockets(bind, inherited)
             except CannotListenError as error:
                 self.errors[bind] = str(error)
-                if before.get(bind) != str(error):
-                    self._log.error("an address is not open; the attempt is repeated", reason=str(error))
                 continue
             udp = UdpServer(sockets.udp, self._respond_udp, wildcard=sockets.wildcard)
             self._listeners[bind] = _Listener(sockets, udp)
             self._log.info("listening", address=bind)
             if self._started:
                 await self._start(self._listeners[bind])
+        if not self._listeners and not self._started:
+            return  # the setup fails, and the core tells the reason, once for all attempts
+        for bind, reason in self.errors.items():
+            if before.get(bind) != reason:
+                self._log.error("an address is not open; the attempt is repeated", reason=reason)
 
     async def _start(self, listener: _Listener) -> None:
         listener.udp.start()

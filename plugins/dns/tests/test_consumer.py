@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import dns.rcode
 import pytest
 from namespaces import in_a_network_of_its_own
+from structlog.testing import capture_logs
 
 from discovery import ApplyError, Snapshot, Update, diff, split_host_port
 from discovery.testing import ConsumerContract, backend, cannot_run, eventually, free_port, require_program, snapshot
@@ -106,10 +107,20 @@ async def test_an_address_in_use_is_told_with_its_holder_and_opened_later() -> N
     first, second = address(), address()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(split_host_port(second))
-        with pytest.raises(ApplyError, match=r"already in use over UDP by .*process") as caught:
+        with (
+            pytest.raises(ApplyError, match=r"already in use over UDP by .*process") as caught,
+            capture_logs() as lines,
+        ):
             async with driving(listen=second):
                 pass
         assert second in str(caught.value)
+        assert lines == [], "the core tells the reason, once for all attempts"
+        with capture_logs() as lines:
+            async with driving(listen=[first, second], limits=Limits(retry=0.02)) as driven:
+                await driven.apply(WEB)
+        told = [each["reason"] for each in lines if each["log_level"] == "error"]
+        assert len(told) == 1
+        assert second in told[0]
         async with driving(listen=[first, second], limits=Limits(retry=0.02)) as driven:
             await driven.apply(WEB)
             assert data(await udp(first, "web")) == ["10.0.0.1"]
