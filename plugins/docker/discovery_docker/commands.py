@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from discovery import Backend, ConfigError, RecordError
-from discovery.addresses import SOURCES, is_dynamic
+from discovery.addresses import SOURCES, OwnAddresses, is_dynamic
 from discovery.commands import (
     ConfigOption,
     ForceOption,
@@ -97,6 +97,11 @@ def register_container(
         engine_of_environment()
     except EngineError as error:  # which no waiting would change
         raise ConfigError(str(error)) from None
+    if host is not None and is_dynamic(host):
+        try:
+            OwnAddresses((host,))
+        except ValueError as error:
+            raise ConfigError(f"--host {error}") from None
     number = _port(port)
     extras = _labels(labels or ())
     try:

@@ -29,6 +29,7 @@ RULE = "a name has 1-128 letters, digits, '_', '.' and '-', and must start with 
         (["config", "check", "/"], "/: cannot be read: Is a directory; name another with --config"),
         (["run"], "--plugin"),
         (["register-container", "b1", "80", "web", "--force", "--takeover"], "give one of them"),
+        (["register-container", "b1", "80", "web", "--host", "network:x"], "discovery: --host 'network:x' "),
         (["run", "--plugin", "nonsense"], "'nonsense'"),
     ],
 )
