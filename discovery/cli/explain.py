@@ -109,8 +109,8 @@ def _alone(
         status = run_coroutine(_status(url, service, timeout))
     except DiscoveryError as error:
         raise DiscoveryError(f"{reason}; and nothing is known of the registry: {error}") from None
-    keys = [f"{service}/{id_}"] if id_ else keys_of(status, service)
-    document = explain_document(status, (), (), service, keys, most=MOST_ALONE)
+    keys, more = ([f"{service}/{id_}"], 0) if id_ else keys_of(status, service, MOST_ALONE)
+    document = explain_document(status, (), (), service, keys, more=more)
     return {
         **document,
         "not_asked": [

@@ -6,7 +6,7 @@ from typing import Any
 
 from discovery.consuming.history import Change
 from discovery.consuming.runner import ConsumerRunner
-from discovery.daemon.explaining import Explanation, Reason, View, explain, keys_of
+from discovery.daemon.explaining import Explanation, Reason, View, explain, keys_of, last_changes
 from discovery.daemon.sources import Sources
 from discovery.daemon.status import DaemonStatus
 from discovery.documents import backend_document
@@ -19,13 +19,13 @@ async def explained(sources: Sources, service: str, id_: str | None, *, most: in
     Each consumer has `seconds` to tell what it makes of them.
     """
     status = sources.status()
-    keys = keys_of(status, service) if id_ is None else [f"{service}/{id_}"]
+    keys, more = keys_of(status, service, most) if id_ is None else ([f"{service}/{id_}"], 0)
     runners = list(sources.consumers().values())
     there = status.snapshot.services.get(service) if status.snapshot is not None else None
-    ids = (key.partition("/")[2] for key in keys[:most])
+    ids = (key.partition("/")[2] for key in keys)
     backends = [each for id_ in ids if there is not None and (each := there.get(id_)) is not None]
     views = await asyncio.gather(*(_view(each, backends, seconds) for each in runners))
-    return explain_document(sources.status(), views, sources.changes(), service, keys, most=most)
+    return explain_document(sources.status(), views, sources.changes(), service, keys, more=more)
 
 
 def explain_document(
@@ -35,17 +35,17 @@ def explain_document(
     service: str,
     keys: Sequence[str],
     *,
-    most: int,
+    more: int = 0,
 ) -> dict[str, Any]:
-    """Return the explanations of the first `most` of `keys`, records of `service`, as an object of JSON."""
-    views = tuple(views)
+    """Return the explanations of `keys`, records of `service` that has `more` others, as an object of JSON."""
+    views, last = tuple(views), last_changes(changes, service)
     return {
         "service": service,
         "registry": status.registry,
         "revision": status.snapshot.revision if status.snapshot is not None else None,
         "connected": status.connected,
-        "records": [_explanation(explain(status, views, changes, key)) for key in keys[:most]],
-        "more": max(0, len(keys) - most),
+        "records": [_explanation(explain(status, views, last, key)) for key in keys],
+        "more": more,
     }
 
 

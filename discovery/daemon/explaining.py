@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import merge
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ from discovery.daemon.status import DaemonStatus
 from discovery.errors import OwnedByAnotherError
 from discovery.fields import has_labels
 from discovery.hosting.tables import Filter
-from discovery.model import Backend, Snapshot, State
+from discovery.model import Backend, Service, Snapshot, State
 from discovery.providing.provider import RunningProviderStatus
 
 KINDS = (
@@ -92,20 +94,55 @@ class Explanation(NamedTuple):
     consumers: tuple[Live, ...]
 
 
-def keys_of(status: DaemonStatus, service: str) -> list[str]:
-    """Return the keys of all records of `service` that the registry has or a provider has found, ordered."""
-    keys: set[str] = set()
-    if status.snapshot is not None:
-        there = status.snapshot.services.get(service)
-        keys.update(each.key for each in (there.backends if there is not None else ()))
-        keys.update(each.key for each in status.snapshot.rejected)
-    for provider in status.providers:
-        keys.update(provider.runner.candidates)
-    return sorted(key for key in keys if key.partition("/")[0] == service)
+class LastChanges(NamedTuple):
+    """The last change of each record of a service, as far as a history tells.
+
+    `named` has changes by the records' keys, `listing` the first listing, which is the last change of all others; None
+    if that is not known of them.
+    """
+
+    named: Mapping[str, Change]
+    listing: Change | None
+
+    def of(self, key: str) -> Change | None:
+        """Return the last change of a record; None if that is not known."""
+        return self.named.get(key, self.listing)
 
 
-def explain(status: DaemonStatus, views: Iterable[View], changes: Sequence[Change], key: str) -> Explanation:
-    """Return what is known of the record `key`, `SERVICE/ID`. `changes` are the last changes, the oldest first."""
+def last_changes(changes: Sequence[Change], service: str) -> LastChanges:
+    """Return the last change of each record of `service`. `changes` are the last changes, the oldest first."""
+    named: dict[str, Change] = {}
+    for change in reversed(changes):
+        for each in change.named:
+            if each.mark in "+~":
+                named.setdefault(each.key, change)
+        if change.listing:
+            return LastChanges(named, change)
+        if change.size > len(change.named) and change.concerns(service):
+            break  # any other record may be among those that are not named
+    return LastChanges(named, None)
+
+
+def keys_of(status: DaemonStatus, service: str, most: int) -> tuple[list[str], int]:
+    """Return the first `most` keys of `service` that the registry has or a provider has found, ordered.
+
+    The second value is the number of the others. Of a service with very many backends only the first are looked at.
+    """
+    snapshot = status.snapshot
+    there = (snapshot.services.get(service) if snapshot is not None else None) or Service(service)
+    found = chain(
+        (each.key for each in snapshot.rejected) if snapshot is not None else (),
+        *(provider.runner.candidates for provider in status.providers),
+    )
+    split = {(key, *key.partition("/")) for key in found}
+    others = sorted(key for key, name, _, id_ in split if name == service and there.get(id_) is None)
+    first = islice((each.key for each in chain.from_iterable(there.runs)), most)
+    keys = list(islice(merge(first, others), most))
+    return keys, len(there) + len(others) - len(keys)
+
+
+def explain(status: DaemonStatus, views: Iterable[View], last: LastChanges, key: str) -> Explanation:
+    """Return what is known of the record `key`, `SERVICE/ID`. `last` has the last changes of its service."""
     views = tuple(views)
     backend = _backend_at(status.snapshot, key)
     lives: list[Live] = []
@@ -120,7 +157,7 @@ def explain(status: DaemonStatus, views: Iterable[View], changes: Sequence[Chang
     usable = backend.accepts_work and (not backend.is_named or _is_known(status, backend))
     used = False
     for view in views:
-        found, live = _of_consumer(view, backend, changes)
+        found, live = _of_consumer(view, backend, last)
         reasons += found
         if live is not None:
             lives.append(live)
@@ -182,7 +219,7 @@ def _why_draining(providers: Iterable[RunningProviderStatus], key: str) -> str:
     return ""
 
 
-def _of_consumer(view: View, backend: Backend, changes: Sequence[Change]) -> tuple[list[Reason], Live | None]:
+def _of_consumer(view: View, backend: Backend, last: LastChanges) -> tuple[list[Reason], Live | None]:
     """Return what keeps a consumer from using the backend, and the consumer's side; None if filtered."""
     status = view.status
     if (filtered := _filtered(view.filter, backend)) is not None:
@@ -190,7 +227,7 @@ def _of_consumer(view: View, backend: Backend, changes: Sequence[Change]) -> tup
     rendered = view.rendered.get(backend.key)
     there = _backend_at(view.applied, backend.key)
     live = there == backend
-    since = _live_since(backend.key, changes, view.applies) if live else None
+    since = _live_since(last.of(backend.key), view.applies) if live else None
     reasons = []
     now = time.monotonic()
     if not live:
@@ -224,17 +261,10 @@ def _filtered(wanted: Filter | None, backend: Backend) -> str | None:
     return None
 
 
-def _live_since(key: str, changes: Sequence[Change], applies: Sequence[Applied]) -> float | None:
-    """Return when the last change of the record was applied; None if no entry of the history tells."""
-    service = key.partition("/")[0]
-    for change in reversed(changes):
-        named = any(each.key == key and each.mark in "+~" for each in change.named)
-        if named or change.listing:
-            took = delay(change, applies)
-            return None if took is None else took.by.ended
-        if change.size > len(change.named) and change.concerns(service):
-            return None  # it may be among those that are not named
-    return None
+def _live_since(change: Change | None, applies: Sequence[Applied]) -> float | None:
+    """Return when the last change of a record was applied; None if no entry of the history tells."""
+    took = None if change is None else delay(change, applies)
+    return None if took is None else took.by.ended
 
 
 def _backend_at(snapshot: Snapshot | None, key: str) -> Backend | None:

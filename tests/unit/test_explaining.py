@@ -1,0 +1,60 @@
+"""Explanations of many records: what a question of a large service looks at."""
+
+from collections.abc import Iterator
+
+from discovery.consuming.history import Applied, Change, Named
+from discovery.consuming.runner import ConsumerStatus
+from discovery.daemon.explaindocument import explain_document
+from discovery.daemon.explaining import View, keys_of, last_changes
+from discovery.daemon.status import DaemonStatus
+from discovery.model import Rejected, Snapshot
+from discovery.testing import backend
+
+
+class Counted(list[Change]):
+    """Counts how often the changes are looked through."""
+
+    looks = 0
+
+    def __reversed__(self) -> Iterator[Change]:
+        self.looks += 1
+        return super().__reversed__()
+
+
+def change(number: int, *named: str, more: int = 0, listing: bool = False, service: str = "web") -> Change:
+    names = tuple(Named("~", each, "") for each in named)
+    updated = len(named) + more
+    return Change(number, number, 0.0, 0.0, 0.0, listing, 0, updated, 0, 0, names, frozenset({service}))
+
+
+def test_the_history_is_looked_through_once_for_all_records() -> None:
+    snapshot = Snapshot.of(9, [backend("web", f"b{number}") for number in range(50)])
+    changes = Counted([change(1, listing=True), change(2, "web/b7")])
+    applies = [Applied(0, 1, 1, 1.0, 1.0), Applied(1, 2, 2, 1001.0, 1001.0)]
+    views = [View(ConsumerStatus(name, "p"), None, snapshot, applies) for name in ("one", "two")]
+    keys, more = keys_of(DaemonStatus("r", snapshot=snapshot), "web", 50)
+    document = explain_document(DaemonStatus("r", snapshot=snapshot), views, changes, "web", keys, more=more)
+    assert (len(document["records"]), document["more"], changes.looks) == (50, 0, 1)
+    seconds = {each["key"]: [one["seconds"] for one in each["consumers"]] for each in document["records"]}
+    assert all(early > late + 900 for early, late in zip(seconds["web/b1"], seconds["web/b7"], strict=True))
+
+
+def test_the_last_change_of_a_record_is_known_as_far_as_the_history_tells() -> None:
+    listing, second, third = change(1, listing=True), change(2, "web/a", "web/b"), change(3, "web/a")
+    known = last_changes([listing, second, third], "web")
+    assert [known.of(f"web/{each}") for each in "abc"] == [third, second, listing]
+    large = change(2, "web/b", more=5)  # which may have changed all others
+    assert [last_changes([listing, large, third], "web").of(f"web/{each}") for each in "abc"] == [third, large, None]
+    foreign = change(2, "db/x", more=5, service="db")
+    assert [last_changes([listing, foreign], "web").of(f"web/{each}") for each in "ab"] == [listing, listing]
+    assert last_changes([third], "web").of("web/b") is None
+
+
+def test_the_first_keys_of_a_service_are_told_and_the_number_of_the_others() -> None:
+    rejected = [Rejected("web/b", "no"), Rejected("web/c", "an ignored field", "labels"), Rejected("db/x", "no")]
+    snapshot = Snapshot.of(1, [backend("web", each) for each in "acd"] + [backend("other", "a")], rejected)
+    status = DaemonStatus("r", snapshot=snapshot)
+    assert keys_of(status, "web", 9) == (["web/a", "web/b", "web/c", "web/d"], 0)
+    assert keys_of(status, "web", 2) == (["web/a", "web/b"], 2)
+    assert keys_of(status, "db", 9) == (["db/x"], 0)
+    assert keys_of(DaemonStatus("r"), "web", 9) == ([], 0)
