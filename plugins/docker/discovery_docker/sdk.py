@@ -18,6 +18,8 @@ def _load_without_detectors() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # requests warns that there is no detector
             import requests  # noqa: F401
+    except ImportError:
+        pass  # before version 2.32 requests needs a detector: the imports below load it with one
     finally:
         for name in hidden:
             del modules[name]
