@@ -26,6 +26,8 @@ _MOST_APPLIES = 2 * MOST_CHANGES
 """
 _MOST_LOOKED_AT = 1000
 """Backends of a change that are asked for their service: a listing has very many, and the core waits meanwhile."""
+_MOST_SERVICES = 40
+"""Services of a change whose names are kept, in 2 KiB: those of a thousand take 64 KiB."""
 _LONGEST_TEXT = 200
 """Characters about a backend: a label may have thousands."""
 
@@ -172,7 +174,8 @@ def change_of(step: Step, before: Snapshot | None, snapshot: Snapshot, arrived: 
     services = None
     if count <= _MOST_LOOKED_AT:
         changed = chain(changes.added, changes.updated, changes.removed)
-        services = frozenset(map(_SERVICE_OF, changed)) | {each.key.partition("/")[0] for each in fresh}
+        names = frozenset(map(_SERVICE_OF, changed)) | {each.key.partition("/")[0] for each in fresh}
+        services = names if len(names) <= _MOST_SERVICES else None
     told = chain(
         (Named("!", each.key, _short(each.reason)) for each in fresh),
         (Named("-", each.key, each.address) for each in changes.removed),

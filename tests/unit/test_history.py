@@ -71,6 +71,8 @@ def test_a_huge_change_takes_little_room_and_may_concern_any_service() -> None:
     told = change(None, Snapshot.of(1, [backend("web", str(number)) for number in range(20_000)]))
     assert (told.added, len(told.named), told.services) == (20_000, MOST_NAMED, None)
     assert told.concerns("web")
+    many = change(Snapshot.of(1, []), Snapshot.of(2, [backend(f"s{number}", "a") for number in range(1000)]))
+    assert (many.added, many.services) == (1000, None)
     label = Backend("web", "a", "10.0.0.1", 80, labels={"n" * 63 + str(number): "v" for number in range(60)})
     assert len(change(Snapshot.of(1, [backend("web", "a")]), Snapshot.of(2, [label])).named[0].text) < 300
 
