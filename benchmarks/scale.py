@@ -1,9 +1,9 @@
 """What the core costs at 10,000 backends: initial sync, memory, and CPU for each change, with real etcd.
 
-The core is measured in a process of its own: registry, watcher, resolving, runner and a consumer that does nothing, so
-no HAProxy. CPU is the whole process's, user and system, gRPC's threads included, less what it takes when idle; it is
-divided by the number of changes, which come one by one, 100 a second. The floor, in the same run, is a process that
-only reads the same watch with bare gRPC and decodes nothing but protobuf.
+The core is measured in a process of its own: registry, watcher, resolving, history, runner and a consumer that does
+nothing, so no HAProxy. CPU is the whole process's, user and system, gRPC's threads included, less what it takes when
+idle; it is divided by the number of changes, which come one by one, 100 a second. The floor, in the same run, is a
+process that only reads the same watch with bare gRPC and decodes nothing but protobuf.
 
     python benchmarks/scale.py [--changes N] [--json]
 """
@@ -27,7 +27,8 @@ import grpc.aio
 import structlog
 
 from discovery import Backend, Consumer, PluginConfig, Update
-from discovery.consuming.resolving import SnapshotResolver
+from discovery.consuming.history import ChangeHistory
+from discovery.consuming.resolving import Resolved, SnapshotResolver
 from discovery.consuming.runner import ConsumerInstance, ConsumerRunner
 from discovery.consuming.watcher import observe
 from discovery.registry import RegistryURL, open_registry
@@ -80,8 +81,14 @@ def core(url: str, pipe: Pipe) -> None:
                 ConsumerInstance("nothing", "nothing", Nothing, PluginConfig()), Path(run_dir), structlog.get_logger()
             )
             runner.start()
+            history = ChangeHistory()
+
+            def offer(resolved: Resolved) -> None:
+                history.offered()
+                runner.offer(*resolved)
+
             resolving = SnapshotResolver(
-                structlog.get_logger(), lambda resolved: runner.offer(resolved.snapshot, resolved.addresses)
+                structlog.get_logger(), offer, taken=lambda *step: history.take(*step, time.monotonic())
             )
             async with aclosing(observe(open_registry(url))) as observations:
                 async for observation in observations:
