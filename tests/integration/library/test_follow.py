@@ -73,21 +73,19 @@ def test_an_iteration_ends_when_another_thread_closes_the_follower(records: Path
 @pytest.mark.parametrize("is_asynchronous", [True, False])
 async def test_an_unreachable_registry_is_stale_and_keeps_its_snapshot(records: Path, is_asynchronous: bool) -> None:
     follower = discovery.follow(f"file://{records}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("discovery.consuming.following.REMEMBER_AFTER", 0.1)
-        async with follower if is_asynchronous else _in_a_thread(follower):
-            assert ports(follower.snapshot) == [8001]
-            records.rename(records.with_name("elsewhere"))
-            await eventually(lambda: follower.stale is not None, "the registry to be stale")
-            assert ports(follower.snapshot) == [8001]
-            assert follower.age >= 0
-            records.with_name("elsewhere").rename(records)
-            await eventually(lambda: follower.stale is None, "the registry to be followed again")
+    async with follower if is_asynchronous else _in_a_thread(follower):
+        assert ports(follower.snapshot) == [8001]
         records.rename(records.with_name("elsewhere"))
-        async with follower if is_asynchronous else _in_a_thread(follower):
-            assert ports(follower.snapshot) == [8001], "the last good snapshot of the run before"
-            assert follower.stale is not None or follower.from_disk
-            assert follower.age > 0
+        await eventually(lambda: follower.stale is not None, "the registry to be stale")
+        assert ports(follower.snapshot) == [8001]
+        assert follower.age >= 0
+        records.with_name("elsewhere").rename(records)
+        await eventually(lambda: follower.stale is None, "the registry to be followed again")
+    records.rename(records.with_name("elsewhere"))
+    async with follower if is_asynchronous else _in_a_thread(follower):
+        assert ports(follower.snapshot) == [8001], "the last good snapshot of the run before"
+        assert follower.stale is not None or follower.from_disk
+        assert follower.age > 0
 
 
 class _in_a_thread:  # noqa: N801 - a context manager
