@@ -26,6 +26,18 @@ def test_lines_with_host_and_port_and_no_longer_number() -> None:
     }
 
 
+def test_hosts_that_share_words_are_told_apart() -> None:
+    text = b"2001:db8::1 80\n[2001:db8::2]:80\n[2001:db8::2]:81 weight 1\nserver=a.example:80\nserver=b.a.example:80\n"
+    hosts = {"one": "2001:db8::1", "two": "2001:db8::2", "name": "a.example", "again": "a.example", "none": "::1"}
+    backends = [Backend("web", id_, host, 80) for id_, host in hosts.items()]
+    assert lines_about({Path("/a"): FileContents(text, 0o600)}, backends) == {
+        "web/one": ("a: 2001:db8::1 80",),
+        "web/two": ("a: [2001:db8::2]:80",),
+        "web/name": ("a: server=a.example:80",),
+        "web/again": ("a: server=a.example:80",),
+    }
+
+
 def test_of_many_lines_some_are_told() -> None:
     files = {Path("/a"): FileContents(b"10.0.0.1:80\n" * 100, 0o600)}
     assert len(lines_about(files, [Backend("web", "a", "10.0.0.1", 80)])["web/a"]) == 10
