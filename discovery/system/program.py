@@ -19,6 +19,7 @@ from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.system.environment import child_environment
 from discovery.system.files import write_atomically
 from discovery.system.process import ProcessHandle
+from discovery.system.runcommand import end_of
 from discovery.system.terminal import printable
 
 _RECORD = "program.json"
@@ -149,7 +150,7 @@ class Program:
         while handle.alive and not ready() and time.monotonic() < deadline:
             await handle.wait(_POLL_SECONDS)
         if not handle.alive:
-            raise ApplyError(f"{self.name} does not start: {self.reason()}")
+            raise ApplyError(f"{self.name} does not start: {end_of(child.wait())}: {self.reason()}")
         self._log.info("program started", program=self.name, pid=child.pid)
         self._watch(handle)
 

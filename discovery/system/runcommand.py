@@ -26,9 +26,13 @@ class CommandOutput(NamedTuple):
     def describe(self, program: str) -> str:
         """Return the exit status of the command `program` and the end of its output, on a single line."""
         lines = [line for each in self.text.splitlines() if (line := " ".join(printable(each).split()))]
-        how = f"exit {self.status}" if self.status >= 0 else f"killed by {signal.Signals(-self.status).name}"
         told = f": {' / '.join(lines[-_OUTPUT_LINES:])}" if lines else ""
-        return f"{program}: {how}{told[:_MESSAGE_CHARACTERS]}"
+        return f"{program}: {end_of(self.status)}{told[:_MESSAGE_CHARACTERS]}"
+
+
+def end_of(status: int) -> str:
+    """Return how a process with the exit `status`, negative after a signal, has ended."""
+    return f"exit {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
 
 
 async def run_command(

@@ -177,7 +177,7 @@ async def test_a_program_that_ends_is_asked_for_and_one_that_is_left_is_adopted_
 
 async def test_a_program_that_does_not_start_says_why(tmp_path: Path) -> None:
     it = Balancer(tmp_path)
-    with pytest.raises(ApplyError, match="does not start: .*it is deadly"):
+    with pytest.raises(ApplyError, match="does not start: exit 1: .*it is deadly"):
         await it.apply("deadly")
     assert not it.file.exists()
     await it.program.stop()
