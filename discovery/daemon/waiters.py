@@ -18,10 +18,14 @@ class TooManyWaitersError(Exception):
 class Waiters:
     """Waits for conditions. For one event loop, but `tell` for any thread."""
 
-    def __init__(self, most: int = MOST_WAITERS) -> None:
-        """Nobody waits yet; at most `most` may. To be made on the event loop."""
+    def __init__(self, most: int = MOST_WAITERS, look_seconds: float = _LOOK_SECONDS) -> None:
+        """Nobody waits yet; at most `most` may, each of whom looks after `look_seconds` unasked.
+
+        To be made on the event loop.
+        """
         self._loop = asyncio.get_running_loop()
         self._most = most
+        self._look_seconds = look_seconds
         self._count = 0
         self._told = False
         self._event = asyncio.Event()
@@ -36,7 +40,7 @@ class Waiters:
     async def wait(
         self, is_met: Callable[[], bool], seconds: float, is_over: Callable[[], bool], most: int | None = None
     ) -> bool:
-        """Return True as soon as `is_met`, False after `seconds` or if `is_over`, which is asked each second, too.
+        """Return True as soon as `is_met`, False after `seconds` or if `is_over`, which is asked again and again.
 
         Raises TooManyWaitersError at once if there is no room to wait, or if `most` wait already.
         """
@@ -52,7 +56,7 @@ class Waiters:
                 if left <= 0 or is_over():
                     return False
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, _LOOK_SECONDS)):
+                    async with asyncio.timeout(min(left, self._look_seconds)):
                         await self._event.wait()
             return True
         finally:

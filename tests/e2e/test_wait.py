@@ -1,5 +1,7 @@
 """`discovery wait` and `/api/wait`: return with the apply they wait for, and a rollout script relies on them."""
 
+import http.client
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -156,22 +158,28 @@ def test_a_wrong_question_is_refused(daemon: Daemon, query: str) -> None:
     assert daemon.get(f"/api/wait?{query}")[0] == 400
 
 
-def test_waiters_are_bounded_and_leave_the_endpoint_to_others(daemon: Daemon) -> None:
-    with ThreadPoolExecutor(24) as threads:
-        polls = [threads.submit(daemon.get, "/api/wait?service=none&timeout=3") for _ in range(24)]
-        assert daemon.get("/healthz")[0] == 200
-        statuses = sorted(each.result()[0] for each in polls)
-    assert statuses == [200] * 16 + [503] * 8
-    eventually_sync(lambda: daemon.get("/api/wait?service=none&timeout=0")[0] == 200)
+def asked(daemon: Daemon, query: str) -> http.client.HTTPConnection:
+    """Return a connection whose question the daemon has read: the daemon has answered a later one."""
+    connection = http.client.HTTPConnection(daemon.admin, timeout=within(25))
+    connection.request("GET", f"/api/wait?{query}")
+    assert daemon.get("/healthz")[0] == 200
+    return connection
+
+
+def test_waiters_are_bounded_and_leave_the_endpoint_to_others(daemon: Daemon, etcd: EmbeddedEtcd) -> None:
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(closing(asked(daemon, "service=web&timeout=25"))) for _ in range(16)]
+        assert daemon.get("/api/wait?service=web&timeout=25")[0] == 503
+        etcd.ctl("put", "/services/web/a", "127.0.0.1:1001")
+        assert [each.getresponse().status for each in waiting] == [200] * 16
+    assert daemon.get("/api/wait?service=none&timeout=0")[0] == 200
 
 
 def test_a_daemon_that_ends_waits_for_no_waiter(daemon: Daemon) -> None:
-    with ThreadPoolExecutor() as threads:
-        poll = threads.submit(daemon.get, "/api/wait?service=none&timeout=25")
-        eventually_sync(poll.running)
+    with closing(asked(daemon, "service=none&timeout=25")) as waiting:
         assert daemon.stop() == 0
-        status, document = poll.result(within(10))
-    assert (status, document["met"]) == (200, False)
+        answer = waiting.getresponse()
+        assert (answer.status, json.load(answer)["met"]) == (200, False)
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ async def test_nobody_is_woken_while_nobody_waits(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_many_changes_wake_once() -> None:
-    waiters, looks = Waiters(), 0
+    waiters, looks = Waiters(look_seconds=within(60)), 0
 
     def is_met() -> bool:
         nonlocal looks
