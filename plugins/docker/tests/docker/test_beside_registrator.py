@@ -109,7 +109,9 @@ def etcd(old_etcd: EmbeddedEtcd) -> EmbeddedEtcd:
 def theirs(etcd: EmbeddedEtcd, docker_engine: DockerEngine, tmp_path: Path) -> Iterator[Callable[[], Places]]:
     """Return a function that tells what registrator has registered. registrator is started at its first call."""
     program = require_made("registrator", cached(NAME), "make registrator")
-    command = [program, "-ip", docker_engine.address, "-cleanup", f"etcd://{etcd.endpoint}/services"]
+    # It handles each event on a goroutine of its own, in no order: so it lists the containers again every 2 s.
+    options = ("-ip", docker_engine.address, "-cleanup", "-resync", "2")
+    command = [program, *options, f"etcd://{etcd.endpoint}/services"]
     environment = {**os.environ, "DOCKER_HOST": docker_engine.url}
     started: list[subprocess.Popen[bytes]] = []
 
