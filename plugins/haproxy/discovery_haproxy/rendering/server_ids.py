@@ -39,9 +39,8 @@ def distinct_ids(names: Sequence[str], own: Sequence[int]) -> Sequence[int]:
             continue
         free = ids[name] % (_RING_IDS - 1) + 1
         if free in taken:
-            return _searched_ids(
-                names
-            )  # two groups of equal hashes share the next ids: all names decide who gets which
+            # Two groups of equal hashes share the next ids: all names decide which gets which.
+            return _searched_ids(names)
         taken.add(free)
         ids[name] = free
     return tuple(ids.values())
