@@ -99,7 +99,7 @@ def samples(status: ProxyStatus) -> Iterator[Sample]:
 def down(status: ProxyStatus) -> dict[str, str]:
     """Return why the workers set backends of the registry aside, by key: the last connection to each has failed.
 
-    A backend that drains is left out.
+    A backend that drains, or has weight 0, is left out: it is to get no connections.
     """
     found: dict[str, str] = {}
     for name, listener in status.config.listen.items():
@@ -108,9 +108,8 @@ def down(status: ProxyStatus) -> dict[str, str]:
         aside = {id_ for id_, each in backends.items() if each.get("state") in _SET_ASIDE}
         if aside:
             reason = f"listener {name}: the last connection to it was refused, or not answered"
-            found.update(
-                (f"{service}/{each.id}", reason) for each in status.targets.get(service, ()) if each.id in aside
-            )
+            known = status.targets.get(service, ())
+            found.update((f"{service}/{each.id}", reason) for each in known if each.weight and each.id in aside)
     return found
 
 
