@@ -100,6 +100,31 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
+async def test_failures_before_a_stream_that_worked_are_forgotten_at_a_pause(url: str) -> None:
+    """Otherwise a member that does not know the token any more would be asked with that token for ever."""
+    settings = EtcdSettings.from_url(RegistryURL.parse(url))
+    client, writer = Client(settings), EtcdWriter(url)
+    watch = Watch(client, settings.prefix, Timing(attempt=within(3), idle=within(60), answer=within(60), pause=1.5))
+    events: list[RegistryEvent] = []
+
+    async def follow() -> None:
+        async for event in watch.events():
+            events.append(event)  # noqa: PERF401 - it never ends
+
+    watch._failures, watch._logged_in_again = 1, True
+    task = asyncio.create_task(follow())
+    await eventually(lambda: watch._opened_at is not None, "the stream")
+    await asyncio.sleep(2)  # the input is a length of silence
+    await writer.change({"web/a": b"1"})
+    await eventually(lambda: any(isinstance(event, Stale) for event in events), "the pause")
+    await eventually(lambda: isinstance(events[-1], Delta) and events[-1].puts, "the change")
+    assert (watch._failures, watch._logged_in_again) == (0, False)
+    task.cancel()
+    await asyncio.wait([task])
+    await writer.close()
+    await client.close()
+
+
 async def test_silence_is_no_fault(url: str) -> None:
     async with quick(url) as (writer, events):
         await asyncio.sleep(2 * (QUICK.idle + QUICK.answer))  # the input is a length of silence

@@ -177,6 +177,7 @@ class Watch:
             self._heard = time.monotonic()
             if (silence := self._heard - waiting_since) > self._timing.pause:
                 yield self._paused(silence)
+                self._settle()
                 return  # another watch tells which of the changes were made before the pause ended
             for delta in self._take(connection, response):
                 yield delta
