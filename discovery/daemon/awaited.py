@@ -35,13 +35,17 @@ class Accepting:
 
     def __init__(self) -> None:
         """Begin without a version."""
+        self._version: Service | None = None
+        self._count = 0
         self._known: dict[int, tuple[tuple[Backend, ...], int]] = {}  # by the id of a run, which is kept alive
 
     def count(self, service: Service | None) -> int:
         """Return the number of backends of this version that accept work."""
-        runs = service.runs if service is not None else ()
-        self._known = {id(run): self._known.get(id(run)) or (run, _count(run)) for run in runs}
-        return sum(count for _, count in self._known.values())
+        if service is not self._version:  # most changes are of other services
+            runs = service.runs if service is not None else ()
+            self._known = {id(run): self._known.get(id(run)) or (run, _count(run)) for run in runs}
+            self._version, self._count = service, sum(count for _, count in self._known.values())
+        return self._count
 
 
 class Awaiting:

@@ -2,6 +2,7 @@
 
 import asyncio
 from threading import Thread
+from typing import cast
 
 import pytest
 
@@ -145,3 +146,21 @@ def test_of_a_new_version_only_the_runs_that_changed_are_counted(monkeypatch: py
     assert accepting.count(changed) == 2999
     assert 0 < counted < 1000
     assert accepting.count(None) == 0
+
+
+def test_a_version_that_was_counted_is_not_looked_at_again() -> None:
+    class Looked:
+        looks = 0
+        service = Service.of("web", [backend("web", str(number)) for number in range(300)])
+
+        @property
+        def runs(self) -> tuple[tuple[Backend, ...], ...]:
+            self.looks += 1
+            return self.service.runs
+
+    accepting, looked = Accepting(), Looked()
+    version = cast("Service", looked)
+    assert [accepting.count(version) for _ in range(3)] == [300, 300, 300]
+    assert looked.looks == 1
+    assert accepting.count(None) == 0
+    assert accepting.count(version) == 300
