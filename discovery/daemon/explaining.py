@@ -184,7 +184,7 @@ def _of_providers(providers: Iterable[RunningProviderStatus], key: str) -> Itera
     for provider in providers:
         name = provider.runner.name
         if provider.problem is not None:
-            yield Reason("provider-failing", provider.problem, name, time.monotonic() - provider.runner.phase_since)
+            yield Reason("provider-failing", provider.problem, name)
         candidate = provider.runner.candidates.get(key)
         if candidate is None or key in provider.registered:
             continue

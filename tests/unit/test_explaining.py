@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from discovery.consuming.history import Applied, Change, Named
 from discovery.consuming.runner import ConsumerStatus
 from discovery.daemon.explaindocument import explain_document
-from discovery.daemon.explaining import View, keys_of, last_changes
+from discovery.daemon.explaining import Reason, View, explain, keys_of, last_changes
 from discovery.daemon.status import DaemonStatus
+from discovery.hosting.isolation import Phase
 from discovery.model import Rejected, Snapshot
+from discovery.plugin import Health
+from discovery.providing.provider import RunningProviderStatus
+from discovery.providing.runner import ProviderStatus
 from discovery.testing import backend
 
 
@@ -58,3 +62,10 @@ def test_the_first_keys_of_a_service_are_told_and_the_number_of_the_others() -> 
     assert keys_of(status, "web", 2) == (["web/a", "web/b"], 2)
     assert keys_of(status, "db", 9) == (["db/x"], 0)
     assert keys_of(DaemonStatus("r"), "web", 9) == ([], 0)
+
+
+def test_a_provider_that_fails_now_is_not_said_to_have_failed_for_as_long_as_it_runs() -> None:
+    runner = ProviderStatus("finds", "docker", phase=Phase.WAITING, phase_since=0.0, health=Health(False, "no engine"))
+    provider = RunningProviderStatus(runner, "host-1", 10.0, frozenset(), frozenset(), {}, None, True)
+    found = explain(DaemonStatus("r", providers=(provider,)), (), last_changes([], "web"), "web/a")
+    assert Reason("provider-failing", "no engine", "finds", None) in found.reasons
