@@ -7,7 +7,7 @@ from discovery.errors import LeaseLostError, RecordError
 from discovery.testing.clauses import equal, expect, raising
 from discovery.testing.follower import contents, following
 from discovery.testing.place import PLAIN
-from discovery.testing.stage import SharedPlace, Stage, shared
+from discovery.testing.stage import SharedPlace, Stage, shared, shared_later
 
 _PUTS = 10
 """Backends that are put at once: more than a connection sends in one step."""
@@ -16,11 +16,11 @@ _PUTS = 10
 class LeaseContract(SharedPlace):
     """Tests of the records that a lease writes, how long a record stands, and what the owner of a lease learns."""
 
-    @shared
+    @shared_later
     async def test_a_lease_writes_the_record_with_its_owner(self, stage: Stage) -> None:
         """The owner decides who may change a record, and the TTL when a reader gives up a machine that is dead."""
         web = stage.backend(labels={"zone": "a"}, weight=3)
-        async with stage.lease(stage.registry) as lease:
+        async with stage.lease(stage.registry, ttl=self.ttl) as lease:
             await self._call("put", lease.put(web))
             record = decode(web.key, (await contents(stage.registry))[web.key])
             expect(isinstance(record, Record), "a valid record", record)
@@ -50,15 +50,14 @@ class LeaseContract(SharedPlace):
                 await follower.sees(key, PLAIN)
                 equal(follower.leases, {})
 
-    @shared
+    @shared_later
     async def test_a_record_outlives_its_ttl_while_its_owner_lives(self, stage: Stage) -> None:
         """A lease renews itself: a record that blinks takes a living backend out of service."""
-        async with following(stage.registry) as follower, stage.lease(stage.registry) as lease:
+        async with following(stage.registry) as follower, stage.lease(stage.registry, ttl=self.ttl) as lease:
             await self._call("put", lease.put(stage.backend()))
             await follower.lists(stage.backend().key)
             told = len(follower.deltas)
-            async with stage.resting():
-                await asyncio.sleep(self.ttl * 1.5)
+            await asyncio.sleep(self.ttl * 1.5)
             follower.raise_end()
             equal(follower.deltas[told:], [])
 
@@ -111,12 +110,12 @@ class LeaseContract(SharedPlace):
             await self._call("close", lease.close())
             await follower.lists(plain, others.key)
 
-    @shared
+    @shared_later
     async def test_an_expired_lease_loses_its_records_and_its_owner_learns_of_it(self, stage: Stage) -> None:
         """Readers give up a machine that is dead; one that was only suspended has to register again."""
         web = stage.backend()
         async with following(stage.another) as follower:
-            lease = await stage.open_lease()
+            lease = await stage.open_lease(self.ttl)
             await self._call("put", lease.put(web))
             await follower.lists(web.key)
             await stage.expire(lease)
@@ -129,10 +128,10 @@ class LeaseContract(SharedPlace):
                 await self._call("close", lease.close())
                 expect(web.key in (there := await contents(stage.registry)), f"the record {web.key}", there)
 
-    @shared
+    @shared_later
     async def test_an_owner_learns_that_its_record_was_removed(self, stage: Stage) -> None:
         """A record that a person removes by mistake comes back only if its owner learns of the removal."""
-        async with stage.lease(stage.registry) as lease:
+        async with stage.lease(stage.registry, ttl=self.ttl) as lease:
             await self._call("put", lease.put(stage.backend()))
             waiting = [stage.begin(lease.lost()) for _ in range(3)]
             await asyncio.sleep(0.05)

@@ -9,7 +9,7 @@ from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.testing.clauses import equal, expect, raising
 from discovery.testing.follower import contents, following
 from discovery.testing.place import PLAIN
-from discovery.testing.stage import SharedPlace, Stage, shared
+from discovery.testing.stage import SharedPlace, Stage, shared, shared_later
 
 _RACES = 3
 """Keys that two owners put at the same time, one after the other."""
@@ -49,11 +49,11 @@ class OwnershipContract(SharedPlace):
             await self._call("put", stage.first.put(stage.backend()))
         equal(await contents(stage.registry), {key: PLAIN})
 
-    @shared
+    @shared_later
     async def test_force_takes_a_record_over_and_its_owner_learns_of_it(self, stage: Stage) -> None:
         """An operator may move a key; the owner before must not take it back unasked."""
         key = stage.backend().key
-        first = await stage.open_lease()
+        first = await stage.open_lease(self.ttl)
         await self._call("put", first.put(stage.backend()))
         await self._call("put", stage.second.put(stage.backend(weight=9), force=True))
         await self._lost(first)
@@ -64,14 +64,14 @@ class OwnershipContract(SharedPlace):
         assert isinstance(record, Record)
         equal((record.owner, record.backend.weight), ("second", 9))
 
-    @shared
+    @shared_later
     async def test_a_lease_that_tells_when_a_refused_key_is_free_tells_so(self, stage: Stage) -> None:
         """Point 4. A lease that is not `TellsWhenFree` passes: the registrar then tries again every TTL."""
         second, web, other = stage.second, stage.backend(), stage.backend(id="other")
         third_web, keys = stage.backend(id="third"), {web.key, other.key}
         if not isinstance(second, TellsWhenFree):
             return
-        async with stage.lease(stage.registry, "third") as third:
+        async with stage.lease(stage.registry, "third", self.ttl) as third:
             await self._call("put", third.put(third_web))
             await self._call("put", stage.first.put(other))
             async with stage.lease(stage.registry) as first:
@@ -89,15 +89,15 @@ class OwnershipContract(SharedPlace):
             await stage.expire(third)
             await self._call("until_free", waiting)
 
-    @shared
+    @shared_later
     async def test_a_record_is_handed_over_to_an_owner_that_asks_and_exists_throughout(self, stage: Stage) -> None:
         """An operator moves a key without a gap. A lease that is not `HandsOver` passes: keys are moved by force."""
         web, heavy = stage.backend(), stage.backend(weight=9)
         kept, changed = stage.backend(id="kept"), stage.backend(id="kept", weight=2)
         async with (
             following(stage.registry) as follower,
-            stage.lease(stage.another, "second") as second,
-            stage.lease(stage.registry, "first") as first,
+            stage.lease(stage.another, "second", self.ttl) as second,
+            stage.lease(stage.registry, "first", self.ttl) as first,
         ):
             if not isinstance(first, HandsOver) or not isinstance(second, HandsOver):
                 return
@@ -117,8 +117,7 @@ class OwnershipContract(SharedPlace):
             with raising(OwnedByAnotherError, second.owner):
                 await self._call("put", first.put(web))
             losing = {stage.begin(lease.lost()) for lease in (first, second)}
-            async with stage.resting():
-                lost = (await asyncio.wait(losing, timeout=self.ttl * 0.75))[0]  # each renews once at least
+            lost = (await asyncio.wait(losing, timeout=self.ttl * 0.75))[0]  # each renews once at least
             await cancel_and_wait(*losing)
             expect(not lost, "no lease to be lost", lost)
             equal([delta.deletes for delta in follower.deltas if delta.deletes], [])

@@ -4,8 +4,8 @@ import asyncio
 import functools
 import os
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -15,9 +15,6 @@ from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled
 from discovery.testing.builders import backend
 from discovery.testing.clauses import clause
 from discovery.testing.place import END_SECONDS, RegistryPlace
-
-_AT_ONCE = 8
-"""Clauses that play at once. With more of them a registry that blocks would renew its leases too late."""
 
 LONG = 60.0
 """Seconds of a lease that does not expire in a test, also on a busy machine."""
@@ -61,15 +58,16 @@ class Stage:
         """Return the keys of the clause's service "web" with these `ids`."""
         return {self.key(f"web/{id_}") for id_ in ids}
 
-    async def open_lease(self) -> Lease:
+    async def open_lease(self, ttl: float = LONG) -> Lease:
         """Open a lease of the clause's owner "host-1" on `registry`, which the clause closes or loses."""
-        place = self._life.place
-        return await place._call("open_lease", self.registry.open_lease(self.owner("host-1"), place.ttl))  # noqa: SLF001
+        opening = self.registry.open_lease(self.owner("host-1"), ttl)
+        return await self._life.place._call("open_lease", opening)  # noqa: SLF001 - its own place
 
-    def lease(
-        self, registry: Registry, owner: str = "host-1", ttl: float | None = None
-    ) -> AbstractAsyncContextManager[Lease]:
-        """Open a lease on `registry` for a block, of the clause's own `owner`, by default with the TTL of the place."""
+    def lease(self, registry: Registry, owner: str = "host-1", ttl: float = LONG) -> AbstractAsyncContextManager[Lease]:
+        """Open a lease on `registry` for a block, of the clause's own `owner`.
+
+        Only a clause that `shared_later` decorates has a short TTL.
+        """
         return self._life.place._lease(registry, self.owner(owner), ttl)  # noqa: SLF001 - its own place
 
     async def write(self, key: str, value: bytes) -> None:
@@ -94,17 +92,7 @@ class Stage:
         Leases expire when all other clauses have ended, and no clause goes on before all are expired: what the author
         does may touch other leases of this process.
         """
-        async with self.resting():
-            await self._life.expire(self._end, lease)
-
-    @asynccontextmanager
-    async def resting(self) -> AsyncIterator[None]:
-        """Let another clause play for a block, which waits for a while."""
-        self._life.turns.release()
-        try:
-            yield
-        finally:
-            await self._life.turns.acquire()
+        await self._life.expire(self._end, lease)
 
 
 P = TypeVar("P", bound="SharedPlace")
@@ -155,6 +143,15 @@ def shared(play: Play[P]) -> Callable[[P], None]:
     return decorated
 
 
+def shared_later(play: Play[P]) -> Callable[[P], None]:
+    """Decorate as `shared` does a clause whose leases have a short TTL, of which others might delay a renewal.
+
+    These clauses play when the others have ended, so that a busy machine delays no renewal either.
+    """
+    play.is_late = True  # type: ignore[attr-defined]
+    return shared(play)
+
+
 class _Life:
     """Connections and leases that all clauses share, and the order in which the clauses play."""
 
@@ -162,7 +159,8 @@ class _Life:
         self, place: RegistryPlace, connections: tuple[Registry, Registry], leases: tuple[Lease, Lease]
     ) -> None:
         self.place, self.connections, self.leases = place, connections, leases
-        self.author, self.turns = asyncio.Lock(), asyncio.Semaphore(_AT_ONCE)
+        self.author = asyncio.Lock()
+        """Held for each call of a method of the author, who need not expect others meanwhile."""
         self._playing: set[str] = set()
         self._expiring: set[str] = set()
         self._all_played, self._all_expired = asyncio.Event(), asyncio.Event()
@@ -171,24 +169,25 @@ class _Life:
         """Play each of `plays`, and note in `outcomes` what it raises."""
         stages = {name: Stage(self, number) for number, name in enumerate(plays)}
         self._playing = {stage._end for stage in stages.values()}  # noqa: SLF001 - its own stage
-        async with asyncio.TaskGroup() as group:
-            for name, stage in stages.items():
-                group.create_task(self._play(plays[name], stage, name, outcomes))
+        for is_late in (False, True):
+            async with asyncio.TaskGroup() as group:
+                for name, play in plays.items():
+                    if getattr(play, "is_late", False) is is_late:
+                        group.create_task(self._play(play, stages[name], name, outcomes))
 
     async def _play(self, play: Play[Any], stage: Stage, name: str, outcomes: dict[str, BaseException | None]) -> None:
-        async with self.turns:
+        try:
             try:
-                try:
-                    await play(self.place, stage)
-                finally:
-                    await cancel_and_wait(*stage.begun, timeout=END_SECONDS)
-                outcomes[name] = None
-            except BaseException as error:  # a plugin may raise anything; raised again by its test
-                if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
-                    raise
-                outcomes[name] = error
+                await play(self.place, stage)
             finally:
-                self._has_played(stage._end)  # noqa: SLF001 - its own stage
+                await cancel_and_wait(*stage.begun, timeout=END_SECONDS)
+            outcomes[name] = None
+        except BaseException as error:  # a plugin may raise anything; raised again by its test
+            if isinstance(error, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            outcomes[name] = error
+        finally:
+            self._has_played(stage._end)  # noqa: SLF001 - its own stage
 
     async def expire(self, end: str, lease: Lease) -> None:
         """Make `lease` of the clause `end` expire, see `Stage.expire`."""

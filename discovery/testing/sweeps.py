@@ -8,7 +8,7 @@ from discovery.registry import Lease
 from discovery.testing.clauses import equal, expect, raising
 from discovery.testing.follower import contents, following
 from discovery.testing.place import PLAIN
-from discovery.testing.stage import LONG, SharedPlace, Stage, shared
+from discovery.testing.stage import SharedPlace, Stage, shared, shared_later
 
 
 class SweepContract(SharedPlace):
@@ -21,7 +21,7 @@ class SweepContract(SharedPlace):
         await stage.write(stage.key("web/unowned"), PLAIN)
         # The name of an owner may begin with the name of another owner.
         async with (
-            stage.lease(stage.registry, ttl=LONG) as earlier,
+            stage.lease(stage.registry) as earlier,
             stage.lease(stage.another, "host-11") as longer,
             stage.lease(stage.another) as lease,
         ):
@@ -43,7 +43,7 @@ class SweepContract(SharedPlace):
     @shared
     async def test_a_sweep_of_some_keys_alone_removes_no_others(self, stage: Stage) -> None:
         """A provider sweeps the keys of its own backends, and another provider has the same owner."""
-        async with stage.lease(stage.registry, ttl=LONG) as earlier, stage.lease(stage.another) as lease:
+        async with stage.lease(stage.registry) as earlier, stage.lease(stage.another) as lease:
             await self._put(stage, earlier, "kept", "stale", "left")
             await self._put(stage, stage.second, "others")
             await self._put(stage, lease, "ours")
@@ -52,11 +52,11 @@ class SweepContract(SharedPlace):
             equal(await self._sweep(lease, stage.keys("kept"), among), stage.keys("stale"))
             equal((await contents(stage.registry)).keys(), stage.keys("kept", "left", "others", "ours"))
 
-    @shared
+    @shared_later
     async def test_a_lease_that_is_over_sweeps_nothing(self, stage: Stage) -> None:
         """The loser of a lease does not know what the owner has registered now."""
         key = stage.backend().key
-        async with stage.lease(stage.registry, ttl=LONG) as left, stage.lease(stage.another) as lease:
+        async with stage.lease(stage.registry) as left, stage.lease(stage.another, ttl=self.ttl) as lease:
             await self._call("put", left.put(stage.backend()))
             await stage.expire(lease)
             await self._lost(lease)
