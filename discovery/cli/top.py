@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from discovery.cli.console import abandon_stdout, result
@@ -12,6 +13,7 @@ from discovery.cli.options import AdminOption, ConfigOption, JsonOption, parsed_
 from discovery.cli.signals import run_until_signal
 from discovery.errors import DiscoveryError
 from discovery.fields import Duration, WholeNumber
+from discovery.system.asyncio_tools import on_thread
 
 _CHANGES = 20
 """Changes that are asked for: as many as a screen has room for."""
@@ -52,7 +54,7 @@ async def _show(address: tuple[str, int], interval: float, count: int | None, as
         while count is None or shown < count:
             if shown:
                 await asyncio.sleep(interval)
-            document = await asyncio.to_thread(_ask, address)
+            document = await on_thread(partial(_ask, address), "ask")  # which a signal leaves to itself
             if as_json:
                 result(json.dumps(document))
             else:

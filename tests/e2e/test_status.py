@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -99,6 +100,18 @@ def test_top_goes_on_while_the_daemon_is_away(daemon: Daemon) -> None:
     shown = run("top", daemon, "--count", "2", "--interval", "0.2")
     assert shown.returncode == 0
     assert shown.stdout.count("no daemon answers") == 2
+
+
+def test_top_ends_at_once_while_a_daemon_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        line = [*DISCOVERY, "top", "--admin", f"127.0.0.1:{silent.getsockname()[1]}", "--config", "/dev/null"]
+        command = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+        silent.settimeout(within(30))
+        client, _ = silent.accept()
+        with client:
+            assert client.recv(100)
+            command.terminate()
+            assert command.wait(within(5)) == 0, "and not after the 10 s that an answer may take"
 
 
 def test_top_redraws_a_terminal_and_ends_with_a_signal(daemon: Daemon) -> None:
