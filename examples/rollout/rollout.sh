@@ -8,11 +8,18 @@
 # instance, which registers itself, and stays in the foreground. CONSUMER is the consumer of the daemon on this machine
 # that carries the traffic. The process of the new instance is printed. TIMEOUT is how long each wait may take.
 #
-# The exit code is 0, or 1 if the new instance was not served in time: it is stopped, and the old one stays.
+# The exit code is 0, or 1 if the new instance was not served in time: it is stopped, and the old one stays; 2 if COUNT is
+# no number, before anything is started.
 set -eu
 
 service=$1 consumer=$2 count=$3 old=$4
 shift 4
+case $count in
+'' | *[!0-9]*)
+    echo "rollout: '$count' is not the number of backends; nothing was started" >&2
+    exit 2
+    ;;
+esac
 
 "$@" >&2 &
 new=$!

@@ -260,3 +260,11 @@ def test_a_rollout_of_an_instance_that_never_works_leaves_the_old_one(
     finally:
         old.terminate()
         old.wait(within(20))
+
+
+@pytest.mark.parametrize("count", ["many", "", "a[1]", "-1"])
+def test_a_rollout_with_a_wrong_count_starts_nothing(tmp_path: Path, count: str) -> None:
+    command = [str(ROLLOUT), "web", "haproxy", count, "999999999", "touch", str(tmp_path / "started")]
+    done = subprocess.run(command, env={**os.environ, "TIMEOUT": "0"}, capture_output=True, check=False)
+    assert (done.returncode, b"is not the number of backends" in done.stderr) == (2, True)
+    assert not (tmp_path / "started").exists()
