@@ -75,7 +75,7 @@ def picture(document: dict[str, Any], *, on_terminal: bool) -> list[str]:
     size = shutil.get_terminal_size()
     if on_terminal:
         lines = [line[: size.columns] for line in lines]
-    return lines[: size.lines - 1 if on_terminal else _PLAIN_LINES]
+    return lines[: size.lines - 2 if on_terminal else _PLAIN_LINES]  # `result` ends a line, too
 
 
 def _print(lines: Sequence[str], *, on_terminal: bool, first: bool) -> None:
