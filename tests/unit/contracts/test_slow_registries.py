@@ -84,7 +84,7 @@ class DistantRegistry(SlowRegistry):
 def test_a_slow_registry_is_accepted(kind: type[SlowRegistry]) -> None:
     begun = time.monotonic()
     assert messages(MemoryContract, kind=kind, ttl=1.0) == []
-    assert time.monotonic() - begun < within(20 if kind.seconds < 0.1 else 30)
+    assert time.monotonic() - begun < within(20 if kind.seconds < 0.1 else 60)
 
 
 def test_few_calls_are_made() -> None:
