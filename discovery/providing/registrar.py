@@ -265,8 +265,9 @@ class Registrar:
             await lease.until_free(refused)
             await asyncio.sleep(again_at - clock())  # a lease may say so without a reason
         except Exception as error:  # noqa: BLE001 - the registry may be a plugin's, which may raise anything
-            self._log.debug("refused keys cannot be watched, they are retried", reason=describe(error), wait=self._ttl)
-            await asyncio.sleep(self._ttl)
+            wait = min(self._ttl, _MOST_DELAY)
+            self._log.debug("refused keys cannot be watched, they are retried", reason=describe(error), wait=wait)
+            await asyncio.sleep(wait)
         return True
 
     def _may_force(self, key: str) -> bool:

@@ -28,6 +28,8 @@ _INTERVAL = 1.0
 """Seconds between two scans if the kernel reports no change, as on a network share: the delay of such a change."""
 _SCAN_SHARE = 25
 """While the kernel reports no change, scans take at most this share, 1/25, of a processor."""
+_MOST_INTERVAL = 10.0
+"""Seconds between two scans at most: a scan may have taken long because the machine was busy."""
 
 _log = structlog.get_logger("discovery.registry.file")
 
@@ -155,7 +157,7 @@ class DirectoryFollower:
         if listing.problem is not None:
             events += self._report_stale(listing.problem)
         # Only a process that continues to follow writes the revision: at its second scan, which follows at once.
-        again = 0.0 if first else max(_INTERVAL, _SCAN_SHARE * spent)
+        again = 0.0 if first else max(_INTERVAL, min(_SCAN_SHARE * spent, _MOST_INTERVAL))
         return ScanResult(tuple(events), again if listing.again is None else min(again, listing.again), rest=spent)
 
     def _report_stale(self, reason: str) -> tuple[RegistryEvent, ...]:

@@ -30,6 +30,8 @@ _ANSWER_SECONDS = 0.2
 """Seconds between two looks for requests of other owners: each look without requests is a single system call."""
 _POLL_SHARE = 10
 """Reads of very many refused keys take at most this fraction, 1/10, of a processor."""
+_MOST_POLL_SECONDS = 1.0
+"""Seconds between two reads of refused keys at most: a read may have taken long because it waited for the lock."""
 _EXPIRY_MARGIN = 0.05
 """Seconds that a record must have been expired, so that the `put` which follows finds the record expired, too."""
 
@@ -71,7 +73,8 @@ class FileLease:
             began = time.monotonic()
             if await asyncio.to_thread(self._any_free, keys, ahead):
                 return
-            await asyncio.sleep(max(_POLL_SECONDS, _POLL_SHARE * (time.monotonic() - began)))
+            pause = min(_POLL_SHARE * (time.monotonic() - began), _MOST_POLL_SECONDS)
+            await asyncio.sleep(max(_POLL_SECONDS, pause))
 
     async def take_over(self, backend: Backend) -> None:
         """See `HandsOver.take_over`. Polls the files."""

@@ -49,6 +49,21 @@ class TestExpiry:
         assert not owner._lost.done()
         await owner.close()
 
+    async def test_a_lock_that_was_held_for_long_delays_no_later_look(self, tmp_path: Path) -> None:
+        """A look that waited for the lock has cost no time of a processor."""
+        registry = FileRegistry(tmp_path)
+        owner, refused = await registry.open_lease("host-1", 60), await registry.open_lease("host-2", 60)
+        await owner.put(backend())
+        free = asyncio.create_task(refused.until_free([backend().key]))
+        await asyncio.sleep(0.3)
+        with held(tmp_path):
+            await asyncio.sleep(2)  # the input is a length of time
+        await asyncio.sleep(0.3)
+        await owner.delete(backend())
+        await asyncio.wait_for(free, within(8))
+        await owner.close()
+        await refused.close()
+
     def test_a_sign_of_life_that_is_seen_counts_whatever_its_time_says(self, tmp_path: Path) -> None:
         """Point 25."""
         path, some = write(tmp_path, "web/b1", encode(backend(), "alive", 60)), Tree()

@@ -20,6 +20,8 @@ _PAUSE_SECONDS = 0.05
 """Seconds between two looks at the servers: short, since a client waits."""
 _SHARE = 10
 """Ratio of a pause to the look before the pause: looks at thousands of servers take longer, and are rarer."""
+_MOST_PAUSE_SECONDS = 1.0
+"""Seconds between two looks at most: a look may have taken long because of a reload, and clients wait."""
 _NAME, _STREAMS = 0, 4
 """Column numbers of a row of `show stat`."""
 
@@ -104,7 +106,8 @@ class HeldRequests:
                         for each in closed:
                             if (server := found.get(each.section)) is not None:
                                 await each.relay.open(server.address, server.port)
-                await asyncio.sleep(max(_PAUSE_SECONDS, _SHARE * (loop.time() - asked)))
+                pause = min(_SHARE * (loop.time() - asked), _MOST_PAUSE_SECONDS)
+                await asyncio.sleep(max(_PAUSE_SECONDS, pause))
             for each in waiting:
                 await each.relay.finish()
         finally:

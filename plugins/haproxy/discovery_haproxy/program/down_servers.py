@@ -18,6 +18,8 @@ EVERY = 2.0
 """Seconds between two readings, as between two health checks of the core."""
 _SHARE = 50
 """The pause after a reading is so many times the reading: at most 2 % of HAProxy's time and of ours."""
+_MOST_PAUSE_SECONDS = 30.0
+"""Seconds between two readings at most: a reading may have taken long because of a reload."""
 MOST_SERVERS = 2000
 """Servers of a section of which each is read: 1 MB of CSV, which takes HAProxy and us 10 ms each. Of a larger section
 nothing is read."""
@@ -65,7 +67,8 @@ class DownServers:
                 self.known = await self._read()
             except (ControlError, ValueError) as error:
                 self._log.debug("the statistics cannot be read now", reason=str(error))  # as during a reload
-            await asyncio.sleep(max(self._every, _SHARE * (time.monotonic() - begun)))
+            pause = min(_SHARE * (time.monotonic() - begun), _MOST_PAUSE_SECONDS)
+            await asyncio.sleep(max(self._every, pause))
 
     async def _read(self) -> dict[str, str]:
         """Return the backends that are down. Raises ControlError or ValueError."""
