@@ -1,4 +1,4 @@
-"""A state of a service that somebody waits for, and what is still missing. Without I/O."""
+"""The state of a service that a client of `/api/wait` waits for, and what that state still lacks. No I/O."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -230,7 +230,7 @@ def name_at(port: int, host: str = "127.0.0.1", say: bytes = b"ping") -> str:
         answer = b""
         while data := connection.recv(65536):
             answer += data
-            # Not before: whoever ends its request while it waits for a backend is taken to have left.
+            # Not earlier: the ambassador takes a client that ends its request before a backend is found for gone.
             if answer.partition(b"\n")[2] == say:
                 connection.shutdown(socket.SHUT_WR)
     name, _, rest = answer.partition(b"\n")

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from go_toolchain import build_once, run
+from go_toolchain import build_module, build_once
 
 from discovery.errors import DiscoveryError
 
@@ -17,13 +17,7 @@ def build(*, install_go: bool = False) -> Path:
 
 
 def _make(go: Path, directory: Path) -> Path:
-    # A module of our own: within etcd's source tree its replace lines are in the way.
-    source = directory / "source"
-    source.mkdir()
-    run(go, source, "mod", "init", "build")
-    run(go, source, "get", f"{_MODULE}@v{BUILT}")
-    run(go, source, "build", "-o", str(directory / "etcd"), _MODULE)
-    return directory / "etcd"
+    return build_module(go, directory, _MODULE, f"v{BUILT}")
 
 
 if __name__ == "__main__":

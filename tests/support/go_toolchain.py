@@ -73,6 +73,17 @@ def run(go: Path, source: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def build_module(go: Path, directory: Path, module: str, version: str) -> Path:
+    """Build the program that `module` is at `version`, below `directory`. Returns it; raises DiscoveryError."""
+    # A module of our own: within the program's source tree its replace lines are in the way.
+    source, program = directory / "source", directory / "program"
+    source.mkdir()
+    run(go, source, "mod", "init", "build")
+    run(go, source, "get", f"{module}@{version}")
+    run(go, source, "build", "-o", str(program), module)
+    return program
+
+
 def _is_new_enough(go: Path) -> bool:
     environment = {**os.environ, "GOTOOLCHAIN": "local"}
     told = subprocess.run([go, "version"], env=environment, capture_output=True, text=True, check=False).stdout

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from go_toolchain import build_once, run
+from go_toolchain import build_module, build_once
 
 from discovery.errors import DiscoveryError
 
@@ -20,12 +20,7 @@ def build(*, install_go: bool = False) -> Path:
 
 
 def _make(go: Path, directory: Path) -> Path:
-    source = directory / "source"
-    source.mkdir()
-    run(go, source, "mod", "init", "build")
-    run(go, source, "get", f"{_MODULE}@{_COMMIT}")
-    run(go, source, "build", "-o", str(directory / "registrator"), _MODULE)
-    return directory / "registrator"
+    return build_module(go, directory, _MODULE, _COMMIT)
 
 
 if __name__ == "__main__":

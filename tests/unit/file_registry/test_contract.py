@@ -85,7 +85,7 @@ def act(root: Path, kind: str, name: str, other: str | int) -> None:
 
 
 def naive(root: Path) -> dict[str, bytes]:
-    """What is there, as somebody would tell it who takes all the time in the world."""
+    """The records of the directory, read file by file without any shortcut."""
     records = {}
     for place in root.iterdir():
         if place.name.startswith("."):

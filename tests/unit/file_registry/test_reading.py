@@ -88,7 +88,7 @@ class TestReading:
 
     @pytest.mark.parametrize("name", ["web/b1", "web"])
     def test_what_may_no_longer_be_read_stands_and_hinders_nobody(self, tmp_path: Path, name: str) -> None:
-        """Point 20: whoever may write one service's directory does not make the registry stale for all."""
+        """Point 20: a file that cannot be read, in the directory of one service, does not make the registry stale."""
 
         async def check(watch: Follower) -> None:
             await watch.lists("web/b1", "db/b1")

@@ -24,7 +24,7 @@ MOST_SERVERS = 2000
 """Servers of a section of which each is read: 1 MB of CSV, which takes HAProxy and us 10 ms each. Of a larger section
 nothing is read."""
 _MOST_DOWN = 1000
-"""Servers that are told of, as many as the core shows."""
+"""Servers that are reported as down at most: the core shows no more."""
 _ANSWER_SECONDS = 5.0
 """Timeout in seconds for an answer, which a reload delays."""
 

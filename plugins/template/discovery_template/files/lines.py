@@ -10,7 +10,7 @@ from discovery import Backend
 from discovery.toolkit import FileContents
 
 _MOST = 10
-"""Lines that are told of a backend in a file: most templates print one."""
+"""Lines of a file that are shown for a backend at most: most templates print one line for a backend."""
 _END = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-_")
 """Characters that continue a host name or a number: 10.0.0.1 is not in 10.0.0.10."""
 _BETWEEN = re.compile(r"[^0-9a-zA-Z._-]+")
