@@ -101,8 +101,8 @@ def _alone(
     config: Path | None, registry: str | None, service: str, id_: str, timeout: float, reason: str
 ) -> dict[str, Any]:
     """Return what the registry alone tells. Raises DiscoveryError if it tells nothing either."""
-    from discovery.daemon.explaindocument import explain_document
-    from discovery.daemon.explaining import keys_of
+    from discovery.admin.explaindocument import explain_document
+    from discovery.admin.explaining import keys_of
 
     url = settings_of(config, registry=registry).registry
     try:
@@ -121,9 +121,9 @@ def _alone(
 
 
 async def _status(url: "RegistryURL", service: str, timeout: float) -> Any:
+    from discovery.admin.status import DaemonStatus
     from discovery.cli.reading import read_registry
     from discovery.consuming.resolving import resolve
-    from discovery.daemon.status import DaemonStatus
     from discovery.model import Snapshot
 
     snapshot = await read_registry(url, timeout)

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.admin.health import summary
+from discovery.admin.sources import Sources
+from discovery.admin.status import DaemonStatus
+from discovery.admin.waiters import Waiters
 from discovery.consuming.resolving import Resolved
 from discovery.daemon.config import Settings
 from discovery.daemon.endpoint import AdminEndpoint
 from discovery.daemon.fleet import Fleet
-from discovery.daemon.health import summary
 from discovery.daemon.instances import Instances
 from discovery.daemon.registrylink import RegistryLink
 from discovery.daemon.reloading import Reloads
-from discovery.daemon.sources import Sources
-from discovery.daemon.status import DaemonStatus
 from discovery.daemon.stopping import warn_of_orphans
 from discovery.daemon.succession import Succession
-from discovery.daemon.waiters import Waiters
 from discovery.errors import ConfigError
 from discovery.hosting import loading as plugins
 from discovery.hosting.directories import Directories

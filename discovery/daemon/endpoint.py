@@ -2,9 +2,9 @@
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.daemon.adminport import AdminPort
+from discovery.admin.port import AdminPort
+from discovery.admin.sources import Sources
 from discovery.daemon.config import Settings
-from discovery.daemon.sources import Sources
 from discovery.errors import ConfigError
 
 

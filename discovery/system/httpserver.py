@@ -35,7 +35,7 @@ _PAUSE = 1.0
 _LOG_EVERY = 60.0
 """Seconds between two log lines about refused connections, so that a flood does not fill the log."""
 
-_log = structlog.get_logger("discovery.daemon.admin")
+_log = structlog.get_logger("discovery.admin.server")
 
 
 class HttpServer:

@@ -7,9 +7,9 @@ import sys
 import pytest
 import structlog
 
-from discovery.daemon.adminport import AdminPort
-from discovery.daemon.sources import Sources
-from discovery.daemon.status import DaemonStatus
+from discovery.admin.port import AdminPort
+from discovery.admin.sources import Sources
+from discovery.admin.status import DaemonStatus
 from discovery.registry import RegistryURL
 from discovery.testing import eventually, free_port, within
 
@@ -34,7 +34,7 @@ async def test_a_server_that_cannot_be_loaded_is_loaded_later(monkeypatch: pytes
     port, admin = free_port(), port_of_nothing()
     await admin.start("127.0.0.1", port)
     with monkeypatch.context() as broken, structlog.testing.capture_logs() as log:
-        broken.setitem(sys.modules, "discovery.daemon.admin", None)  # an import of it fails
+        broken.setitem(sys.modules, "discovery.admin.server", None)  # an import of it fails
         first = asyncio.ensure_future(answer(port))
         await eventually(lambda: any("cannot be served" in each["event"] for each in log), timeout=60)
     assert await asyncio.wait_for(first, within(60)) == "ok"
@@ -46,7 +46,7 @@ async def test_it_is_closed_at_once_while_the_server_cannot_be_loaded(monkeypatc
     """Points 21 and 30."""
     port, admin = free_port(), port_of_nothing()
     await admin.start("127.0.0.1", port)
-    monkeypatch.setitem(sys.modules, "discovery.daemon.admin", None)
+    monkeypatch.setitem(sys.modules, "discovery.admin.server", None)
     with structlog.testing.capture_logs() as log:
         client = asyncio.ensure_future(answer(port))
         await eventually(lambda: log, timeout=60)

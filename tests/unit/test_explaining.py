@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
+from discovery.admin.explaindocument import explain_document
+from discovery.admin.explaining import Reason, View, explain, keys_of, last_changes
+from discovery.admin.status import DaemonStatus
 from discovery.consuming.history import Applied, Change, Named
 from discovery.consuming.runner import ConsumerStatus
-from discovery.daemon.explaindocument import explain_document
-from discovery.daemon.explaining import Reason, View, explain, keys_of, last_changes
-from discovery.daemon.status import DaemonStatus
 from discovery.hosting.isolation import Phase
 from discovery.model import Rejected, Snapshot
 from discovery.plugin import Health

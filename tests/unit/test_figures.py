@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from discovery.admin.metrics import metrics
+from discovery.admin.status import DaemonStatus
 from discovery.consuming.runner import ConsumerStatus
-from discovery.daemon.metrics import metrics
-from discovery.daemon.status import DaemonStatus
 from discovery.hosting.figures import valid_samples
 from discovery.plugin import Sample
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from discovery.admin.health import summary
+from discovery.admin.status import DaemonStatus
 from discovery.consuming.runner import ConsumerStatus
-from discovery.daemon.health import summary
-from discovery.daemon.status import DaemonStatus
 from discovery.plugin import Health
 from discovery.system import packets
 

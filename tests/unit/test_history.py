@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from consumers import instance, recorder, running
 
+from discovery.admin.historydocument import history_document
 from discovery.codec import encode
 from discovery.consuming.history import (
     MOST_CHANGES,
@@ -21,7 +22,6 @@ from discovery.consuming.history import (
 )
 from discovery.consuming.resolving import Step
 from discovery.consuming.watcher import SnapshotBuilder
-from discovery.daemon.historydocument import history_document
 from discovery.model import Backend, Snapshot, State, diff
 from discovery.registry import Delta, Reset
 from discovery.testing import backend, eventually_sync

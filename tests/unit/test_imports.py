@@ -23,6 +23,7 @@ FLOORS = (
     {"hookspecs", "probes"},
     {"hosting"},
     {"consuming", "providing", "demo", "scaffold"},
+    {"admin"},
     {"daemon", "testing"},
     {"library"},
     {"__init__"},
@@ -61,7 +62,7 @@ PLACES = {
     "watchdog": {"system/filewatch.py"},
     "typer": {"cli", "commands.py"},
     "re2": {"probes"},
-    "prometheus_client": {"daemon/metrics.py", "daemon/admin.py"},
+    "prometheus_client": {"admin/metrics.py", "admin/server.py"},
 }
 
 

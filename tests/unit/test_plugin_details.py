@@ -16,12 +16,12 @@ from structlog.testing import capture_logs
 from third_party import install
 
 from discovery import Context, Health, Inventory, PluginConfig, Sample, Update, diff
+from discovery.admin.metrics import metrics
+from discovery.admin.status import DaemonStatus
 from discovery.consuming.runner import ConsumerStatus
 from discovery.daemon.config import Overrides, parse_settings
 from discovery.daemon.instances import build
-from discovery.daemon.metrics import metrics
 from discovery.daemon.schema import json_schema
-from discovery.daemon.status import DaemonStatus
 from discovery.errors import ConfigError, DiscoveryError
 from discovery.hosting import loading
 from discovery.hosting.isolation import Timing

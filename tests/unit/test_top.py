@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from discovery.admin.status import DaemonStatus
+from discovery.admin.statusdocument import status_document
 from discovery.cli.top import _print, picture
-from discovery.daemon.status import DaemonStatus
-from discovery.daemon.statusdocument import status_document
 
 
 def registry(_: DaemonStatus) -> dict[str, Any]:

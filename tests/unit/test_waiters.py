@@ -6,8 +6,8 @@ from typing import cast
 
 import pytest
 
-from discovery.daemon.awaited import Accepting, Awaited, Awaiting
-from discovery.daemon.waiters import TooManyWaitersError, Waiters
+from discovery.admin.awaited import Accepting, Awaited, Awaiting
+from discovery.admin.waiters import TooManyWaitersError, Waiters
 from discovery.model import Backend, Service, Snapshot, State
 from discovery.testing import backend, eventually, within
 

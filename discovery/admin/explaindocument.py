@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from discovery.admin.explaining import Explanation, Reason, View, explain, keys_of, last_changes
+from discovery.admin.sources import Sources
+from discovery.admin.status import DaemonStatus
 from discovery.consuming.history import Change
 from discovery.consuming.runner import ConsumerRunner
-from discovery.daemon.explaining import Explanation, Reason, View, explain, keys_of, last_changes
-from discovery.daemon.sources import Sources
-from discovery.daemon.status import DaemonStatus
 from discovery.documents import backend_document
 from discovery.model import Backend
 

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any, Literal
 from zlib import crc32
 
-from discovery.daemon.status import DaemonStatus
+from discovery.admin.status import DaemonStatus
 
 Word = Literal["ok", "degraded", "failing"]
 

@@ -13,17 +13,17 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.registry import Collector
 
+from discovery.admin.explaindocument import explained
+from discovery.admin.health import word
+from discovery.admin.historydocument import history_document
+from discovery.admin.metrics import metrics
+from discovery.admin.query import whole_number
+from discovery.admin.sources import Sources
+from discovery.admin.status import DaemonStatus
+from discovery.admin.statusdocument import status_document
+from discovery.admin.waitdocument import awaited_of, wait_document
 from discovery.consuming.history import MOST_CHANGES
 from discovery.consuming.runner import ConsumerRunner, ConsumerStatus
-from discovery.daemon.explaindocument import explained
-from discovery.daemon.health import word
-from discovery.daemon.historydocument import history_document
-from discovery.daemon.metrics import metrics
-from discovery.daemon.query import whole_number
-from discovery.daemon.sources import Sources
-from discovery.daemon.status import DaemonStatus
-from discovery.daemon.statusdocument import status_document
-from discovery.daemon.waitdocument import awaited_of, wait_document
 from discovery.documents import backend_document, names_document, snapshot_document
 from discovery.errors import describe
 from discovery.hosting.isolation import PluginStatus

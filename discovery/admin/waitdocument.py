@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from discovery.daemon.awaited import Awaited, Awaiting, Standing
-from discovery.daemon.query import whole_number
-from discovery.daemon.sources import Sources
-from discovery.daemon.waiters import TooManyWaitersError, Waiters
+from discovery.admin.awaited import Awaited, Awaiting, Standing
+from discovery.admin.query import whole_number
+from discovery.admin.sources import Sources
+from discovery.admin.waiters import TooManyWaitersError, Waiters
 from discovery.fields import Duration
 
 LONGEST = 25.0

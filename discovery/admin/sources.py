@@ -3,10 +3,10 @@
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from discovery.admin.status import DaemonStatus
+from discovery.admin.waiters import Waiters
 from discovery.consuming.history import Change
 from discovery.consuming.runner import ConsumerRunner
-from discovery.daemon.status import DaemonStatus
-from discovery.daemon.waiters import Waiters
 from discovery.model import Snapshot
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from itertools import chain, islice
 from types import MappingProxyType
 from typing import NamedTuple
 
+from discovery.admin.status import DaemonStatus
 from discovery.checks import Verdict
 from discovery.consuming.history import Applied, Change, delay
 from discovery.consuming.runner import ConsumerStatus
 from discovery.consuming.selection import matches
-from discovery.daemon.status import DaemonStatus
 from discovery.errors import OwnedByAnotherError
 from discovery.fields import has_labels
 from discovery.hosting.tables import Filter

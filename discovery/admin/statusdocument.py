@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from discovery.admin.health import word
+from discovery.admin.status import DaemonStatus
 from discovery.consuming.runner import ConsumerStatus
-from discovery.daemon.health import word
-from discovery.daemon.status import DaemonStatus
 from discovery.providing.provider import RunningProviderStatus
 
 

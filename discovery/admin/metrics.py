@@ -9,10 +9,10 @@ from itertools import chain
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 
+from discovery.admin.status import DaemonStatus
 from discovery.checks import Verdict
 from discovery.consuming.holding import Cause
 from discovery.consuming.runner import ConsumerStatus
-from discovery.daemon.status import DaemonStatus
 from discovery.hosting.isolation import Phase, PluginStatus
 from discovery.model import State
 from discovery.plugin import Sample

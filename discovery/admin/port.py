@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from discovery.daemon.sources import Sources
+from discovery.admin.sources import Sources
 from discovery.errors import ConfigError, describe
 from discovery.model import join_host_port
 from discovery.system.asyncio_tools import cancel_and_wait
 from discovery.system.listenerrors import listen_error_reason
 
 if TYPE_CHECKING:
-    from discovery.daemon.admin import Admin
+    from discovery.admin.server import Admin
 
 _AGAIN = 1.0
 """Seconds after which loading the server is tried again."""
 
-_log = structlog.get_logger("discovery.daemon.admin")
+_log = structlog.get_logger("discovery.admin.server")
 
 
 class AdminPort:
@@ -75,7 +75,7 @@ class AdminPort:
         while True:
             try:
                 # On a thread: applies are not to wait for it.
-                module = await asyncio.to_thread(importlib.import_module, "discovery.daemon.admin")
+                module = await asyncio.to_thread(importlib.import_module, "discovery.admin.server")
                 self._admin = admin = module.Admin(self._sources)
                 await admin.start(self._listening, self._host)
             except Exception as error:  # noqa: BLE001 - no descriptor is free, or the files are being replaced

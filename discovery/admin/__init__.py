@@ -1,0 +1,1 @@
+"""The admin endpoint: how the daemon is, told to whoever asks. Reads only."""
