@@ -15,10 +15,10 @@ from discovery.admin.waiters import Waiters
 from discovery.consuming.resolving import Resolved
 from discovery.daemon.config import Settings
 from discovery.daemon.endpoint import AdminEndpoint
-from discovery.daemon.fleet import Fleet
 from discovery.daemon.instances import Instances
 from discovery.daemon.registrylink import RegistryLink
 from discovery.daemon.reloading import Reloads
+from discovery.daemon.running import RunningInstances
 from discovery.daemon.stopping import warn_of_orphans
 from discovery.daemon.succession import Succession
 from discovery.errors import ConfigError
@@ -67,13 +67,13 @@ class Daemon:
         self._status_changed = asyncio.Event()
         directories = Directories(self._run_dir, state_dir(self._settings.state_dir))
         self._waiters = Waiters()
-        self._fleet = Fleet(directories, log, self._wake, self._waiters.tell)
+        self._running = RunningInstances(directories, log, self._wake, self._waiters.tell)
         self._link = RegistryLink(log, self._offer, self._wake)
         self._reloads = Reloads(config, self._reload, log)
         sources = Sources(
             status=lambda: self.status,
-            consumers=lambda: self._fleet.consumers,
-            providers=lambda: self._fleet.providers,
+            consumers=lambda: self._running.consumers,
+            providers=lambda: self._running.providers,
             hosts=lambda: self._settings.admin_hosts,
             changes=lambda: self._link.history.changes,
             snapshot=lambda: self._link.feed.snapshot,
@@ -83,7 +83,7 @@ class Daemon:
         self._succession = Succession(
             self._run_dir / f"{name}.sock",
             log,
-            self._fleet,
+            self._running,
             stopping=self._stop.is_set,
             release=self._release,
             leave=self._leave,
@@ -107,8 +107,8 @@ class Daemon:
             addresses=self._link.latest.addresses if self._link.latest is not None else {},
             unresolved=self._link.resolver.problems,
             held=feed.held,
-            consumers=tuple(consumer.status for consumer in self._fleet.consumers.values()),
-            providers=tuple(provider.status for provider in self._fleet.providers.values()),
+            consumers=tuple(consumer.status for consumer in self._running.consumers.values()),
+            providers=tuple(provider.status for provider in self._running.providers.values()),
             config_error=self._reloads.error,
             broken=self._broken,
         )
@@ -150,13 +150,13 @@ class Daemon:
             self._stop.set()  # also if an exception ends the daemon: no successor is accepted now
             await self._succession.wait_until_handed_over()
             if self._replace:  # what the predecessor left, and no consumer has found, would run on
-                await self._fleet.wait_until_set_up()
+                await self._running.wait_until_set_up()
             await self._reloads.stop()
             self._link.alarms.stop()
             if self._told_to_stop:
-                self._fleet.end_drain()
+                self._running.end_drain()
             # At the same time: a registry that hangs must not keep the consumers from what they have to end.
-            await asyncio.gather(self._fleet.stop(), self._link.stop_following())
+            await asyncio.gather(self._running.stop(), self._link.stop_following())
             await self._link.close(self._link.registry)
             await self._admin.close()
             self._succession.close()
@@ -175,8 +175,8 @@ class Daemon:
     async def _supervise(self) -> int:
         ready = False
         while not self._stop.is_set():
-            statuses = self._fleet.statuses
-            if self._fleet.has_locks:
+            statuses = self._running.statuses
+            if self._running.has_locks:
                 self._succession.begun()
             if not ready and all(each.setup_tried for each in statuses):
                 ready = True
@@ -184,7 +184,7 @@ class Daemon:
             if statuses and all(each.phase is Phase.DEAD for each in statuses):
                 self._log.error("none of the configured instances can run")
                 return 1
-            self._fleet.close_unused_sockets()
+            self._running.close_unused_sockets()
             self._link.feed.raise_if_failed()
             self._status_changed.clear()
             waits = [asyncio.create_task(self._stop.wait()), asyncio.create_task(self._status_changed.wait())]
@@ -195,12 +195,12 @@ class Daemon:
 
     async def _run_instances(self, instances: Instances) -> list[str]:
         """Run `instances` on the registry in use; return the names of those that were not equal before."""
-        consumers = self._fleet.run_consumers(instances.consumers, self._link.latest)
-        if self._fleet.consumers:
+        consumers = self._running.run_consumers(instances.consumers, self._link.latest)
+        if self._running.consumers:
             await self._link.follow(self._settings.registry, self._settings.state_dir)
         else:
             await self._link.stop_following()
-        return [*consumers, *await self._fleet.run_providers(instances.providers, self._link.registry)]
+        return [*consumers, *await self._running.run_providers(instances.providers, self._link.registry)]
 
     async def _reload(self) -> None:
         """Read the configuration again, and run its instances. Raises ConfigError and changes nothing if invalid."""
@@ -221,7 +221,7 @@ class Daemon:
         self._settings = settings
         configure_logging(settings.log.level, settings.log.format)
         self._report_broken(instances)
-        removed = await self._fleet.stop_missing(instances)
+        removed = await self._running.stop_missing(instances)
         before = self._link.registry
         self._link.use(registry)
         changed = await self._run_instances(instances)
@@ -232,9 +232,9 @@ class Daemon:
     async def _release(self) -> None:
         """Release everything a successor needs, but the consumers' sockets. What is registered stays registered."""
         await self._reloads.suspend()
-        await self._fleet.wait_until_settled()  # what a reload has just begun
+        await self._running.wait_until_settled()  # what a reload has just begun
         self._link.alarms.stop()
-        await asyncio.gather(self._fleet.stop_providers(), self._link.stop_following(), self._admin.close())
+        await asyncio.gather(self._running.stop_providers(), self._link.stop_following(), self._admin.close())
         await self._link.close(self._link.registry)
 
     def _leave(self, exit_code: int) -> None:
@@ -248,7 +248,7 @@ class Daemon:
             self._stopping_later = asyncio.create_task(self._stop_once_handed_over())
             return
         if self._stop.is_set():
-            self._fleet.end_drain()
+            self._running.end_drain()
         self._stop.set()
 
     async def _stop_once_handed_over(self) -> None:
@@ -256,7 +256,7 @@ class Daemon:
         self._stop.set()
 
     def _offer(self, resolved: Resolved) -> None:
-        self._fleet.offer(resolved)
+        self._running.offer(resolved)
         self._waiters.tell()
 
     def _wake(self) -> None:

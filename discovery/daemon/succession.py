@@ -12,8 +12,8 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.inheritance import Inheritance
 from discovery.daemon.config import Settings
-from discovery.daemon.fleet import Fleet
 from discovery.daemon.handover import HandoverRefusedError, HandoverServer, Successor
+from discovery.daemon.running import RunningInstances
 from discovery.daemon.takeover import take_over
 from discovery.daemon.turn import StartTurn
 from discovery.errors import CannotStartError
@@ -25,13 +25,13 @@ RELEASE_SECONDS = 60.0
 
 
 class Succession:
-    """Takes listening sockets from a predecessor, and gives a fleet's sockets to a successor. For the core's loop."""
+    """Takes sockets from a predecessor, and gives the sockets of the instances to a successor. For the core's loop."""
 
     def __init__(
         self,
         path: Path,
         log: FilteringBoundLogger,
-        fleet: Fleet,
+        running: RunningInstances,
         *,
         stopping: Callable[[], bool],
         release: Callable[[], Awaitable[None]],
@@ -47,7 +47,7 @@ class Succession:
         `health` returns the daemon's state, as `HandoverServer` asks for.
         """
         self._log = log
-        self._fleet = fleet
+        self._running = running
         self._stopping = stopping
         self._release = release
         self._turn = StartTurn(path, log)
@@ -60,7 +60,7 @@ class Succession:
             self._hand_over,
             lambda received: leave(int(not received)),
             release_records,
-            fleet.wait_until_settled,
+            running.wait_until_settled,
             health,
         )
 
@@ -79,7 +79,7 @@ class Succession:
         await self._server.wait_until_idle()
 
     async def inherit(self, settings: Settings, *, replace: bool) -> bool:
-        """Wait for the turn to start; give the fleet the sockets of systemd and, with `replace`, of the predecessor.
+        """Wait for the turn to start; offer consumers the sockets of systemd and, with `replace`, of the predecessor.
 
         No other daemon starts on the run directory until `begun`. Returns False if this daemon is told to stop before.
         Raises CannotStartError if the predecessor does not hand over, or if another process takes over from it.
@@ -94,7 +94,7 @@ class Succession:
             plugins = {each.name: each.plugin for each in settings.consumers.values()}
             plugins |= {each.name: each.plugin for each in settings.providers.values()}
             sockets += await take_over(self._server.path, plugins, self._log)
-        self._fleet.inheritance = Inheritance(sockets)
+        self._running.inheritance = Inheritance(sockets)
         return True
 
     def open(self) -> None:
@@ -120,10 +120,10 @@ class Succession:
         """Return the seconds in which the sockets are handed over. Raises HandoverRefusedError."""
         if self._stopping():
             raise HandoverRefusedError("it is about to end; start again once it has")
-        if successor.instances.keys().isdisjoint(names := self._fleet.names):
+        if successor.instances.keys().isdisjoint(names := self._running.names):
             what = f"it runs {', '.join(names)} and none of yours"
             raise HandoverRefusedError(f"{what}; stop it, or choose another --run-dir")
-        return RELEASE_SECONDS + BEGIN_SECONDS + self._fleet.stop_seconds
+        return RELEASE_SECONDS + BEGIN_SECONDS + self._running.stop_seconds
 
     async def _hand_over(self, successor: Successor) -> tuple[socket.socket, ...]:
         """Release everything the successor needs; return the listening sockets. Registry records stay for it."""
@@ -132,6 +132,6 @@ class Succession:
             self._draining = rundir.lock(path, "a daemon that was replaced")
             self._keeping = asyncio.create_task(rundir.keep(self._draining, path.parent, self._log))
         await self._release()
-        sockets = await self._fleet.hand_over(successor.instances)
+        sockets = await self._running.hand_over(successor.instances)
         self._server.close()
         return sockets

@@ -24,7 +24,7 @@ POLL_SECONDS = 0.02
 """Seconds between two looks whether every instance has settled, during which a successor waits."""
 
 
-class Fleet:
+class RunningInstances:
     """Runs instances, each by its name. For the core's loop."""
 
     def __init__(
