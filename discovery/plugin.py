@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from structlog.typing import FilteringBoundLogger
@@ -136,6 +136,18 @@ class Sample:
     help: str = ""
 
 
+class LeftOut(tuple[str, ...]):
+    """No lines for a backend that a consumer leaves out, and the `reason`, one line. For `Consumer.explain`."""
+
+    reason: str
+
+    def __new__(cls, reason: str) -> Self:
+        """Return an empty sequence with the reason."""
+        made = super().__new__(cls)
+        made.reason = reason
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """The environment that the core gives to an instance of a plugin.
@@ -261,9 +273,9 @@ class Consumer(ABC, Generic[C]):
     ) -> Awaitable[Mapping[str, Sequence[str]]] | Mapping[str, Sequence[str]]:
         """Return the lines that stand for each of `backends` in what the consumer drives, by key (`SERVICE/ID`).
 
-        For `discovery explain`. A backend that the consumer leaves out has an empty sequence. The default tells nothing
-        of any. Called between `setup` and `teardown`, with backends that the consumer has applied, a few hundred at
-        most. The core cancels a call that takes longer than 2 seconds.
+        For `discovery explain`. A backend that the consumer leaves out has an empty sequence; `LeftOut` is one with the
+        reason. The default tells nothing of any. Called between `setup` and `teardown`, with backends that the consumer
+        has applied, a few hundred at most. The core cancels a call that takes longer than 2 seconds.
         """
         return Ready({})
 

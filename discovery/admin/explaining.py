@@ -16,6 +16,7 @@ from discovery.errors import OwnedByAnotherError
 from discovery.fields import has_labels
 from discovery.hosting.tables import Filter
 from discovery.model import Backend, Service, Snapshot, State
+from discovery.plugin import LeftOut
 from discovery.providing.provider import RunningProviderStatus
 
 KINDS = (
@@ -238,7 +239,8 @@ def _of_consumer(view: View, backend: Backend, last: LastChanges) -> tuple[list[
         else:
             reasons.append(Reason("behind", f"{form}: the consumer is {status.phase.value}", status.name, behind))
     elif rendered is not None and not rendered:
-        return [Reason("filtered", "its configuration has no place for it", status.name)], None
+        why = rendered.reason if isinstance(rendered, LeftOut) else "its configuration has no place for it"
+        return [Reason("filtered", why, status.name)], None
     if (down := status.health.down.get(backend.key)) is not None:
         reasons.append(Reason("down", down, status.name))
     seconds = None if since is None else now - since

@@ -22,7 +22,7 @@ from discovery.hosting.details import Details
 from discovery.hosting.isolation import STOP_SECONDS, TIMING, Isolated, Phase, PluginStatus, Timing
 from discovery.hosting.tables import Filter
 from discovery.model import Addresses, Backend, Changes, Snapshot, diff
-from discovery.plugin import AnyConsumer, Consumer, Context, PluginConfig, Sample, Update
+from discovery.plugin import AnyConsumer, Consumer, Context, LeftOut, PluginConfig, Sample, Update
 from discovery.system.asyncio_tools import wait_for_tasks
 from discovery.system.backoff import delays
 from discovery.system.either import called, completed
@@ -224,7 +224,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         """Return what the consumer makes of `backends`, by key; nothing if it fails or is late. For the core's loop."""
         try:
             told = await self._details.ask(self._loop, lambda consumer: consumer.explain(backends), timeout)
-            return {str(key): tuple(printable(str(line)) for line in lines) for key, lines in told.items()}
+            return {str(key): _harmless(lines) for key, lines in told.items()}
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything, or be late
             self._log.debug("it does not explain backends", reason=describe(error))
             return {}
@@ -404,6 +404,13 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             self.history.add(
                 desired.step.number, revision, begun, verify=verify, failures=failures, concerned=concerned
             )
+
+
+def _harmless(lines: Sequence[str]) -> Sequence[str]:
+    """Return what a consumer tells of a backend as text that a terminal shows as it is."""
+    if isinstance(lines, LeftOut):
+        return LeftOut(printable(str(lines.reason)))
+    return tuple(printable(str(line)) for line in lines)
 
 
 def _verify_seconds(consumer: AnyConsumer) -> float | None:

@@ -46,6 +46,7 @@ SITUATIONS = (
     Situation("web/named", False, "unresolvable", None, "nowhere.invalid"),
     Situation("web/down", False, "down", "all", "layer 4 timeout"),
     Situation("web/left-out", False, "filtered", "all", "no place"),
+    Situation("web/no-name", False, "filtered", "all", "it has no name here"),
     Situation("late/1", True, "apply-failing", "failing", "the disk is full"),
     Situation("late/1", True, "behind", "slow", "the consumer is applying"),
     Situation("late/1", True, "filtered", "blue", "the services web"),
@@ -179,6 +180,7 @@ def test_without_a_daemon_the_registry_alone_is_told_of(file_registry: RecordFil
         "web/named": (None, ["unresolvable"]),
         "web/down": (None, []),
         "web/left-out": (None, []),
+        "web/no-name": (None, []),
     }
     text = command("web/ok", "--admin", address, "--registry", url)
     assert (text.returncode, text.stdout) == (1, "web/ok 10.0.0.1:80: in the registry\n")

@@ -4,7 +4,7 @@ PLUGIN = """
 import asyncio, dataclasses
 from pathlib import Path
 from discovery import (
-    Backend, Candidate, Check, Consumer, Health, Inventory, Outcome, PluginConfig, Provider, Verdict, hookimpl
+    Backend, Candidate, Check, Consumer, Health, Inventory, LeftOut, Outcome, PluginConfig, Provider, Verdict, hookimpl
 )
 
 class Options(PluginConfig):
@@ -25,7 +25,8 @@ class Follows(Consumer[Options]):
         return Health(down={"web/down": "layer 4 timeout"})
 
     def explain(self, backends):
-        return {each.key: [] if each.id == "left-out" else [f"server {each.id} {each.address}"] for each in backends}
+        left_out = {"left-out": [], "no-name": LeftOut("it has no name here")}
+        return {each.key: left_out.get(each.id, [f"server {each.id} {each.address}"]) for each in backends}
 
 @dataclasses.dataclass(frozen=True)
 class Says:
@@ -85,4 +86,5 @@ RECORDS = {
     "web/named": "nowhere.invalid:80",
     "web/down": "10.0.0.1:80",
     "web/left-out": "10.0.0.1:80",
+    "web/no-name": "10.0.0.1:80",
 }

@@ -3,12 +3,13 @@
 import asyncio
 import difflib
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from discovery import (
     Addresses,
     ApplyError,
+    Backend,
     Consumer,
     Context,
     Health,
@@ -21,6 +22,7 @@ from discovery import (
 )
 from discovery.toolkit import cancel_and_wait
 from discovery_dns.config import DnsConfig
+from discovery_dns.explaining import lines_of
 from discovery_dns.limits import LIMITS, Limits
 from discovery_dns.listeners import Listeners
 from discovery_dns.responder import KINDS, RCODES, Responder, Transport
@@ -143,6 +145,11 @@ class DnsConsumer(Consumer[DnsConfig]):
             "queries": sum(self._responder.counts.values()),
             "tcp_connections": self._tcp.connections if self._tcp is not None else 0,
         }
+
+    def explain(self, backends: Sequence[Backend]) -> Mapping[str, Sequence[str]]:
+        """Return the records in which these backends stand, with their names, or why they stand in none."""
+        zone = self._responder.zone
+        return lines_of(zone, self.config, backends) if zone is not None else {}
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
         """Return copies of the sockets. Until `teardown` this process answers as well."""

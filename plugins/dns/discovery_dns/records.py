@@ -30,6 +30,13 @@ class Targets(NamedTuple):
     rotating: int
 
 
+class Own(NamedTuple):
+    """The records of one backend: its A and AAAA records, and its SRV record."""
+
+    addresses: tuple[bytes, ...]
+    srv: bytes
+
+
 class Group:
     """Backends of a run that are used alike, with their records. From one thread."""
 
@@ -65,7 +72,7 @@ class Group:
         return ((each.host, each.port) for each in self._by_name)
 
     def _srv(self, backend: Backend) -> bytes:
-        return self._records.srv(Srv(self._priority, backend.weight, backend.port, backend.host, backend.is_named))
+        return _srv(self._records, backend, self._priority)
 
 
 class _Run:
@@ -103,7 +110,7 @@ class ServiceRecords:
         before: "ServiceRecords | None" = None,
     ) -> None:
         """Create, with the runs that the version `before` of the service has as well. Builds no record yet."""
-        self.service, self._records = service, records
+        self.service, self._records, self._backup = service, records, backup
         runs: Mapping[int, _Run] = before.runs if before is not None else {}
         self.runs: Mapping[int, _Run] = {
             id(each): runs.get(id(each)) or _Run(each, backup, records) for each in service.runs
@@ -152,6 +159,12 @@ class ServiceRecords:
             return Targets(tuple(lost), tuple(lost.values()), primary_lost)
         return Targets(tuple(found), tuple(found.values()), primary_found or len(found))
 
+    def of(self, backend: Backend, known: Addresses) -> Own:
+        """Return the records of `backend`, a backend of the service, whether or not answers have them."""
+        hosts = known.get((backend.host, backend.port), ()) if backend.is_named else (backend.host,)
+        priority = BACKUP if is_backup(backend, self._backup) else PRIMARY
+        return Own(tuple(map(self._records.address, hosts)), _srv(self._records, backend, priority))
+
     @cached_property
     def _used(self) -> tuple[tuple[Group, ...], tuple[Group, ...]]:
         """The primary backends, and the backups. The first are empty only with both."""
@@ -160,6 +173,10 @@ class ServiceRecords:
         primary = tuple(groups[takes_work, False] for groups in runs if (takes_work, False) in groups)
         backups = tuple(groups[takes_work, True] for groups in runs if (takes_work, True) in groups)
         return (primary, backups) if primary else (backups, ())
+
+
+def _srv(records: RecordBuilder, backend: Backend, priority: int) -> bytes:
+    return records.srv(Srv(priority, backend.weight, backend.port, backend.host, backend.is_named))
 
 
 def is_backup(backend: Backend, config: BackupConfig | None) -> bool:

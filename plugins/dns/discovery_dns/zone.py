@@ -123,6 +123,19 @@ class Zone:
         """The number of services with a name."""
         return len(self._served)
 
+    @property
+    def known(self) -> Addresses:
+        """The addresses of host names at the last update."""
+        return self._known
+
+    def of_service(self, service: str) -> ServiceRecords | None:
+        """Return the records of a service; None if it has no name of its own."""
+        try:
+            records = self._served.get(service_name(service, self.apex))
+        except NoNameError:
+            return None
+        return records if records is not None and records.service.name == service else None
+
     def lines(self) -> Iterator[str]:
         """Yield the records of the services, each on one line in the form of a zone file."""
         domain = self._config.domain
