@@ -7,16 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
+from prometheus_client.utils import floatToGoString
 
 from discovery.admin.status import DaemonStatus
 from discovery.checks import Verdict
+from discovery.consuming.histograms import BOUNDS, Histogram
 from discovery.consuming.holding import Cause
 from discovery.consuming.runner import ConsumerStatus
 from discovery.hosting.isolation import Phase, PluginStatus
 from discovery.model import State
 from discovery.plugin import Sample
 from discovery.providing.provider import RunningProviderStatus
+
+_LIMITS = (*map(floatToGoString, BOUNDS), "+Inf")
 
 
 def metrics(status: DaemonStatus, own: Mapping[str, Iterable[Sample]] | None = None) -> Iterator[Metric]:
@@ -121,6 +125,30 @@ def _consumer_metrics(consumers: tuple[ConsumerStatus, ...]) -> Iterator[Metric]
         for phase in Phase:
             phases.add_metric((each.name, phase.value), float(each.phase is phase))
     yield from (revision, lag, behind, applies, failures, seconds, healthy, degraded, problems, down, phases)
+    yield from _delay_metrics(consumers)
+
+
+def _delay_metrics(consumers: tuple[ConsumerStatus, ...]) -> Iterator[Metric]:
+    delay = HistogramMetricFamily(
+        "discovery_consumer_delay_seconds",
+        "Time from the receipt of a change until the consumer had applied it",
+        labels=("consumer",),
+    )
+    parts = HistogramMetricFamily(
+        "discovery_consumer_delay_part_seconds",
+        "Its parts: watch, queue and apply add up, verify is the part of apply that waited for proof",
+        labels=("consumer", "part"),
+    )
+    for each in consumers:
+        delay.add_metric((each.name,), _buckets(each.delays.total), each.delays.total.total)
+        for part in ("watch", "queue", "apply", "verify"):
+            histogram: Histogram = getattr(each.delays, part)
+            parts.add_metric((each.name, part), _buckets(histogram), histogram.total)
+    yield from (delay, parts)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    return list(zip(_LIMITS, histogram.cumulative, strict=True))
 
 
 def _own_metrics(status: DaemonStatus, own: Mapping[str, Iterable[Sample]]) -> Iterator[Metric]:

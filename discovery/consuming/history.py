@@ -129,12 +129,15 @@ class ChangeHistory:
         if change.size or change.listing:
             self._waiting.append(change)
 
-    def offered(self) -> None:
-        """Note that the consumers are offered what was taken."""
-        if self._waiting:
-            now = time.monotonic()
-            self._changes.extend(each._replace(offered=now) for each in self._waiting)
-            self._waiting.clear()
+    def offered(self) -> tuple[Change, ...]:
+        """Note that the consumers are offered what was taken, and return that, the oldest first."""
+        if not self._waiting:
+            return ()
+        now = time.monotonic()
+        offered = tuple(each._replace(offered=now) for each in self._waiting)
+        self._waiting.clear()
+        self._changes.extend(offered)
+        return offered
 
 
 class AppliedHistory:
@@ -156,14 +159,18 @@ class AppliedHistory:
 
     def add(
         self, number: int, revision: int, begun: float, *, verify: float | None, failures: int, concerned: bool
-    ) -> None:
-        """Note that an apply of this step, begun at `begun`, has ended well. An older or equal step adds nothing."""
-        if number > self._last:
-            ended = time.monotonic()
-            applied = Applied(self._last, number, revision, begun, ended, verify, failures, concerned)
-            with self._lock:
-                self._applies.append(applied)
-            self._last = number
+    ) -> Applied | None:
+        """Note that an apply of this step, begun at `begun`, has ended well, and return the entry.
+
+        An older or equal step adds nothing, and returns None.
+        """
+        if number <= self._last:
+            return None
+        applied = Applied(self._last, number, revision, begun, time.monotonic(), verify, failures, concerned)
+        with self._lock:
+            self._applies.append(applied)
+        self._last = number
+        return applied
 
 
 def change_of(step: Step, before: Snapshot | None, snapshot: Snapshot, arrived: float) -> Change:
@@ -203,7 +210,11 @@ def delay(change: Change, applies: Sequence[Applied]) -> Delay | None:
     at = bisect_left(applies, change.number, key=lambda each: each.number)
     if at == len(applies) or applies[at].after >= change.number:
         return None
-    by = applies[at]
+    return delay_by(change, applies[at])
+
+
+def delay_by(change: Change, by: Applied) -> Delay:
+    """Return how long the consumer with the apply `by`, which covers `change`, took for the change."""
     begun = max(by.begun, change.offered)
     return Delay(change.offered - change.arrived, begun - change.offered, max(0.0, by.ended - begun), by.verify, by)
 

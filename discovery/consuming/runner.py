@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.consuming.history import AppliedHistory
+from discovery.consuming.histograms import NO_DELAYS, DelayHistograms
+from discovery.consuming.history import AppliedHistory, Change, delay_by
 from discovery.consuming.inheritance import Identity, Inheritance
 from discovery.consuming.latest import Latest
 from discovery.consuming.resolving import Step
 from discovery.consuming.schedule import ApplySchedule
 from discovery.consuming.selection import Selection, missing_services
+from discovery.consuming.waiting import WaitingChanges
 from discovery.errors import describe
 from discovery.hosting.details import Details
 from discovery.hosting.isolation import STOP_SECONDS, TIMING, Isolated, Phase, PluginStatus, Timing
@@ -46,6 +48,7 @@ class ConsumerStatus(PluginStatus):
     behind_since: float | None = None
     applies: int = 0
     apply_seconds: float = 0.0
+    delays: DelayHistograms = NO_DELAYS
 
     @property
     def problem(self) -> str | None:
@@ -115,6 +118,8 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         self._told: _Desired | None = None  # the part of `_applied` that the filter let through to the consumer
         self.history = AppliedHistory()
         """The last applies. From any thread."""
+        self._waiting = WaitingChanges()
+        self._delays = NO_DELAYS
         self._apply_requested = False
         self._operator_request = False
         self._tell_applied = applied
@@ -138,14 +143,23 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
             super().status,
             offered_revision=None if offered is None else offered.snapshot.revision,
             behind_since=self._latest.behind_since,
+            delays=self._delays,
         )
 
-    def offer(self, snapshot: Snapshot, addresses: Addresses | None = None, step: Step | None = None) -> None:
+    def offer(
+        self,
+        snapshot: Snapshot,
+        addresses: Addresses | None = None,
+        step: Step | None = None,
+        changes: Sequence[Change] = (),
+    ) -> None:
         """Apply `snapshot` next, in place of any snapshot that still waits. Returns at once.
 
         `addresses` are those of its backends that are registered by host name, where they were looked up. `step` leads
-        to the snapshot; None: the snapshots are compared.
+        to the snapshot; None: the snapshots are compared. `changes` are those since the snapshot that was offered
+        before: how long the consumer takes for each is counted.
         """
+        self._waiting.put(changes)  # before an apply can cover them
         self._latest.offer(_Desired(snapshot, addresses, step))
         self._wake.set()
 
@@ -399,11 +413,17 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         concerned: bool = True,
     ) -> None:
         self._tell_applied()
-        if desired.step is not None:
-            revision = desired.snapshot.revision
-            self.history.add(
-                desired.step.number, revision, begun, verify=verify, failures=failures, concerned=concerned
-            )
+        if desired.step is None:
+            return
+        revision = desired.snapshot.revision
+        applied = self.history.add(
+            desired.step.number, revision, begun, verify=verify, failures=failures, concerned=concerned
+        )
+        if applied is None:
+            return
+        waited = self._waiting.take(applied.number)
+        if waited and concerned:
+            self._delays = self._delays.counting((delay_by(each.change, applied), each.stands_for) for each in waited)
 
 
 def _harmless(lines: Sequence[str]) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from discovery.admin.health import summary
 from discovery.admin.sources import Sources
 from discovery.admin.status import DaemonStatus
 from discovery.admin.waiters import Waiters
+from discovery.consuming.history import Change
 from discovery.consuming.resolving import Resolved
 from discovery.daemon.config import Settings
 from discovery.daemon.endpoint import AdminEndpoint
@@ -255,8 +256,8 @@ class Daemon:
         await self._succession.wait_until_handed_over()
         self._stop.set()
 
-    def _offer(self, resolved: Resolved) -> None:
-        self._running.offer(resolved)
+    def _offer(self, resolved: Resolved, changes: Sequence[Change]) -> None:
+        self._running.offer(resolved, changes)
         self._waiters.tell()
 
     def _wake(self) -> None:

@@ -1,13 +1,13 @@
 """The registry of a daemon: followed for the consumers, replaced at a reload, closed at the end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.following import RegistryFeed
-from discovery.consuming.history import ChangeHistory
+from discovery.consuming.history import Change, ChangeHistory
 from discovery.consuming.lastgood import state_file
 from discovery.consuming.resolving import Resolved, SnapshotResolver, Step
 from discovery.daemon.alarms import Alarms
@@ -31,11 +31,15 @@ class RegistryLink:
     """The registry in use; there is none before the first `use`."""
 
     def __init__(
-        self, log: FilteringBoundLogger, publish: Callable[[Resolved], None], changed: Callable[[], None]
+        self,
+        log: FilteringBoundLogger,
+        publish: Callable[[Resolved, Sequence[Change]], None],
+        changed: Callable[[], None],
     ) -> None:
         """Prepare; `use` begins.
 
-        `publish` is called with each snapshot, and again when an address in it changes; `changed` when following ends.
+        `publish` is called with each snapshot and the changes since the one before, and again, without changes, when
+        an address in it changes; `changed` when following ends.
         """
         self._log = log
         self.alarms = Alarms(log)
@@ -72,8 +76,7 @@ class RegistryLink:
         self.history.take(step, before, snapshot, self.feed.arrived)
 
     def _offer(self, resolved: Resolved) -> None:
-        self.history.offered()
-        self._publish(resolved)
+        self._publish(resolved, self.history.offered())
 
     async def close(self, registry: Registry) -> None:
         """Close a registry, in use or not, within CLOSE_DEADLINE seconds. A failure is logged, not raised."""

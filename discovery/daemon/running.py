@@ -2,11 +2,12 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.consuming.history import Change
 from discovery.consuming.inheritance import Inheritance
 from discovery.consuming.resolving import Resolved
 from discovery.consuming.runner import ConsumerInstance, ConsumerRunner
@@ -86,10 +87,10 @@ class RunningInstances:
         while not all(each.setup_tried for each in self.statuses) and not self.settled:  # noqa: ASYNC110
             await asyncio.sleep(POLL_SECONDS)
 
-    def offer(self, resolved: Resolved) -> None:
-        """Hand a snapshot to every consumer."""
+    def offer(self, resolved: Resolved, changes: Sequence[Change]) -> None:
+        """Hand a snapshot to every consumer, and the changes since the snapshot before."""
         for runner in self.consumers.values():
-            runner.offer(*resolved)
+            runner.offer(*resolved, changes)
 
     def run_consumers(self, instances: Mapping[str, ConsumerInstance], latest: Resolved | None) -> list[str]:
         """Run these consumers too, new ones from `latest` on; return the names of those that were not equal before."""

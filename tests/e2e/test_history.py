@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from daemons import DISCOVERY, Daemon, Starter
 from listed import etcd
+from prometheus_client.parser import text_string_to_metric_families
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program, within
@@ -78,6 +79,17 @@ def newest(daemon: Daemon, key: str) -> dict[str, Any]:
     return found
 
 
+def counted(daemon: Daemon, consumer: str) -> float:
+    """How many delays of the consumer `/metrics` has."""
+    metric = "discovery_consumer_delay_seconds"
+    return next(
+        each.value
+        for family in text_string_to_metric_families(daemon.get("/metrics")[1])
+        for each in family.samples
+        if each.name == f"{metric}_count" and each.labels == {"consumer": consumer}
+    )
+
+
 def test_each_change_has_the_delay_of_each_consumer(daemon: Daemon, etcd: EmbeddedEtcd, tmp_path: Path) -> None:
     (tmp_path / "fails").touch()
     etcd.ctl("put", "/services/web/b", "127.0.0.1:1002")
@@ -96,6 +108,10 @@ def test_each_change_has_the_delay_of_each_consumer(daemon: Daemon, etcd: Embedd
     (tmp_path / "fails").unlink()
     eventually_sync(lambda: newest(daemon, "web/b")["consumers"]["failing"] is not None, timeout=60)
     assert newest(daemon, "web/b")["consumers"]["failing"]["failures"] > 0
+    eventually_sync(
+        lambda: counted(daemon, "failing") == counted(daemon, "haproxy") == 1, "only the listing is left out"
+    )
+    assert counted(daemon, "databases") == 0
 
 
 def test_the_command_lists_the_changes(daemon: Daemon, etcd: EmbeddedEtcd) -> None:
