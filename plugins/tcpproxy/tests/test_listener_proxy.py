@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -13,6 +13,7 @@ from discovery_tcpproxy.targets import settings
 from discovery_tcpproxy.worker.buffer import ReadBuffer
 from discovery_tcpproxy.worker.context import WorkerContext
 from discovery_tcpproxy.worker.descriptors import Descriptors
+from discovery_tcpproxy.worker.hold_queue import WAVE
 from discovery_tcpproxy.worker.loop import Loop
 from discovery_tcpproxy.worker.pool import LAST_RESORT_DELAY
 from discovery_tcpproxy.worker.proxy import ListenerProxy
@@ -91,6 +92,31 @@ def test_a_held_client_takes_over_the_probe_of_a_client_that_leaves(silent: tupl
         alone.run(lambda: proxy.state(held) == "connecting")
         assert probing.closed
         held.abort()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_held_clients_come_to_a_backend_in_waves(stack: ExitStack, answers: bool) -> None:
+    """All at once would overflow the queue of a backend's kernel, and those dropped would be served a second later."""
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=3 * WAVE))
+    server.setblocking(False)
+    alone = Alone(server.getsockname(), hold_connections=3 * WAVE)
+    proxy, record = alone.proxy, next(iter(alone.proxy.pool))
+    proxy.update([])
+    clients = [alone.arrive() for _ in range(2 * WAVE + 1)]
+    for client, connection in clients:
+        stack.enter_context(client)
+        stack.callback(connection.abort)
+        assert proxy.state(connection) == "held"
+
+    def is_open() -> bool:
+        with suppress(BlockingIOError):
+            while answers:
+                stack.enter_context(server.accept()[0]).sendall(b"hello")
+        return all(connection.open for _, connection in clients)
+
+    proxy.update([{"id": "a", "host": record.host, "port": record.port, "weight": 1, "draining": False}])
+    assert [proxy.state(connection) for _, connection in clients] == ["connecting"] * WAVE + ["held"] * (WAVE + 1)
+    alone.run(is_open)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

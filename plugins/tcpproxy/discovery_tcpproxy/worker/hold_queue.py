@@ -1,4 +1,4 @@
-"""Clients of a listener that wait until a backend is usable."""
+"""Clients of a listener that wait until a backend is usable, and then leave the queue in waves."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,14 +8,34 @@ from discovery_tcpproxy.worker.loop import Deadlines, Loop, Timer
 from discovery_tcpproxy.worker.pool import UpstreamPool
 from discovery_tcpproxy.worker.stream import Connection
 
-_LEAST_INTERVAL = 0.02
+_LEAST_INTERVAL = 0.01
 """Seconds, at least, between two attempts for the clients that are held, so that attempts are no busy loop."""
+WAVE = 64
+"""Connections that leave the queue, at most, before their backends have answered one of them.
+
+A backend's kernel keeps the connections that the backend has not accepted in a short queue (50 to 511 in many servers),
+and drops what exceeds the queue: such a client is served a second later, when its packet is repeated.
+"""
+_SILENT = 0.05
+"""Seconds for which a connection without an answer counts: a slow request, or a protocol in which clients speak first
+and get no answer, holds up the clients behind it no longer."""
 
 
 class HoldQueue:
     """Queue of held clients, in the order of arrival, which are dialled again when a backend may be usable."""
 
-    __slots__ = ("_blocked_until", "_counters", "_dial", "_held", "_loop", "_pool", "_settings", "_stopping", "_timer")
+    __slots__ = (
+        "_blocked_until",
+        "_counters",
+        "_dial",
+        "_dialled",
+        "_held",
+        "_loop",
+        "_pool",
+        "_settings",
+        "_stopping",
+        "_timer",
+    )
 
     def __init__(
         self, loop: Loop, pool: UpstreamPool, counters: ListenerCounters, dial: Callable[[Connection], None]
@@ -26,6 +46,7 @@ class HoldQueue:
         self._counters = counters
         self._dial = dial
         self._held = Deadlines[Connection](loop, 0.0, self._expire)
+        self._dialled: dict[Connection, float] = {}  # the wave: when each left the queue
         self._settings: Mapping[str, Any] = {}
         self._timer: Timer | None = None
         self._stopping = False
@@ -96,14 +117,25 @@ class HoldQueue:
                 self._timer = self._loop.call_later(delay, self._on_timer)
 
     def retry(self) -> None:
-        """Dial held connections, the longest held first, as long as a backend may be usable."""
+        """Dial held connections, the longest held first, as long as a backend may be usable and the wave has room."""
+        now = self._loop.now
+        self._dialled = {each: at for each, at in self._dialled.items() if self._is_awaited(each, at)}
         for connection in self._held.all():
-            at = self._pool.next_attempt_at(self._loop.now)
-            if at is None or at > self._loop.now or self._blocked_until > self._loop.now:
+            at = self._pool.next_attempt_at(now)
+            if at is None or at > now or self._blocked_until > now or len(self._dialled) >= WAVE:
                 break
             self._held.discard(connection)
+            self._dialled[connection] = now
             self._dial(connection)
+        if not self._held:
+            self._dialled.clear()  # these may have ended long ago when the next client is held
         self.schedule()
+
+    def _is_awaited(self, connection: Connection, dialled_at: float) -> bool:
+        """Return True if the backend of a connection that left the queue a moment ago has not answered yet."""
+        if connection.closed or connection in self._held or self._loop.now - dialled_at >= _SILENT:
+            return False
+        return connection.server is None or not connection.server.received
 
     def _on_timer(self) -> None:
         self._timer = None
