@@ -30,8 +30,17 @@ for line in sys.stdin:
         continue
     # From now on: the modules above have byte code elsewhere.
     sys.pycache_prefix, sys.dont_write_bytecode, template = json.loads(line)
+    created = []
+    def hear(event, args):
+        if event == "open" and args[2] & os.O_CREAT and not isinstance(args[0], int):
+            created.append(os.fspath(args[0]))
+
+    sys.addaudithook(hear)
     config = HAProxyConfig.model_validate({"template": template})
-    print(render(config, Snapshot.of(1, []), Runtime(), {}).generation, *compiled, flush=True)
+    generation = render(config, Snapshot.of(1, []), Runtime(), {}).generation
+    # By its path a recorder of writes, as that of the contract of consumers, tells a cache from a state.
+    assert all(each.startswith(sys.pycache_prefix) for each in created), created
+    print(generation, *compiled, flush=True)
     os._exit(0)
 """
 """Renders in a new process for each line. The processes are forked once the modules are loaded, which takes longest."""

@@ -1,6 +1,7 @@
 """A cache of the compiled built-in templates, kept and trusted like Python's own compiled modules."""
 
 import hashlib
+import secrets
 import sys
 from contextlib import suppress
 from importlib.util import cache_from_source
@@ -9,8 +10,10 @@ from pathlib import Path
 import jinja2
 from jinja2 import bccache, compiler
 
-from discovery.toolkit import write_atomically
 from discovery_haproxy.rendering import quoting
+
+_MODE = 0o644
+"""Mode of a compiled template, whatever the umask: every user of the program may read the template as well."""
 
 
 class TemplateCache(jinja2.BytecodeCache):
@@ -45,8 +48,23 @@ class TemplateCache(jinja2.BytecodeCache):
         """Write the compiled template, if the directory can be written to."""
         if bucket.key and not sys.dont_write_bytecode:
             with suppress(OSError):
-                Path(bucket.key).parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(Path(bucket.key), bucket.bytecode_to_string())
+                _write(Path(bucket.key), bucket.bytecode_to_string())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write as Python writes its own compiled modules: whole, and without waiting for the disk. Raises OSError.
+
+    Each path names `__pycache__`, by which whoever records what a plugin writes tells a cache from a state.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        temporary.chmod(_MODE)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sources(module_file: str) -> tuple[str, ...]:
