@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -190,8 +191,22 @@ def _become(
     return arguments
 
 
+def _end(code: int) -> None:
+    """End as the interpreter does, except that what is still in use is not destroyed.
+
+    To destroy an object is to write to its page of memory, which is then no longer shared with the process that forks:
+    60 ms of processor time in all, where the rest of a short command takes 20 ms.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    gc.collect()  # objects that complain of how they end do so
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     if (asked := _serve(int(sys.argv[1]))) is not None:
         from discovery.cli import main
 
-        sys.exit(main(asked))
+        _end(main(asked))
