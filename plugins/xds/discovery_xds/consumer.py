@@ -2,10 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from discovery import ApplyError, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
+from discovery import ApplyError, Backend, Consumer, Context, Health, PluginConfig, Sample, Update, Validation
 from discovery_xds.config import XdsConfig
 from discovery_xds.limits import LIMITS, Limits
 from discovery_xds.preview import preview
@@ -108,6 +108,14 @@ class XdsConsumer(Consumer[XdsConfig]):
 
         clients = [(each.stream, each.peer) for each in self._server.connections]
         return document(self._server.catalog, clients, self._problems())
+
+    async def explain(self, backends: Sequence[Backend]) -> Mapping[str, Sequence[str]]:
+        """Return the clusters and endpoints of these backends, and which clients have acknowledged or refused them."""
+        if self._server is None or self._server.catalog is None or self._builder is None:
+            return {}
+        from discovery_xds.explaining import lines_of
+
+        return lines_of(self.config, self._builder, self._server.catalog, self._server.streams, backends)
 
     async def hand_over(self) -> tuple[socket.socket, ...]:
         """Return the listening socket: the successor listens beside this server, which accepts until it does."""

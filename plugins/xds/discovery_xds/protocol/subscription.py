@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from typing import NamedTuple
 
 from discovery_xds.protocol.catalog import Catalog, Kind, Resource
@@ -23,6 +24,14 @@ class Due(NamedTuple):
 
     resources: tuple[Resource, ...]
     removed: tuple[str, ...]
+
+
+class Answer(Enum):
+    """What a client has said of a resource: applied it, nothing since it was sent, or it was not sent yet."""
+
+    CONFIRMED = "confirmed"
+    SENT = "sent"
+    WAITING = "waiting"
 
 
 class Subscription:
@@ -59,6 +68,20 @@ class Subscription:
         if resource is None or name in self.names or (self.wildcard and resource.listed):
             return resource
         return None
+
+    def answer(self, catalog: Catalog, name: str) -> Answer | str | None:
+        """Return what the client says of the resource `name` of `catalog`: a text is its reason to reject it.
+
+        None if the client does not subscribe to the resource, or there is none.
+        """
+        target, known = self.target(catalog, name), self.known.get(name)
+        if target is None:
+            return None
+        if known is None or known.version != target.version:
+            return Answer.WAITING
+        if self.unconfirmed is not None and name in self.told:
+            return Answer.SENT
+        return self.rejected.get(name, Answer.CONFIRMED)
 
     def add(self, names: Iterable[str], catalog: Catalog | None, having: Mapping[str, str] | None = None) -> None:
         """Subscribe to `names`. The resource of a name is sent, unless the client has it at the version in `having`."""

@@ -11,7 +11,7 @@ from discovery.fields import has_labels
 from discovery_xds.config import ServiceConfig, XdsConfig
 from discovery_xds.protocol.catalog import Catalog, Kind, Resource
 from discovery_xds.protocol.messages import resource_of
-from discovery_xds.resources.endpoints import AddressesOf, Endpoints
+from discovery_xds.resources.endpoints import AddressesOf, Endpoints, Standing
 from discovery_xds.resources.outline import Outline, OutlineBuilder
 from discovery_xds.resources.problems import Problems
 
@@ -83,6 +83,11 @@ class Builder:
         resources = {**self._outline.resources, Kind.ENDPOINTS: self._resources}
         self._former = Catalog(update.snapshot.revision, resources)
         return self._former
+
+    def standing(self, name: str) -> Mapping[str, Standing]:
+        """Return the endpoints of the configured service `name` by the ids of their backends."""
+        maker = self._makers.get(name)
+        return maker.standing() if maker is not None else {}
 
     def _endpoints_of(self, name: str, config: ServiceConfig, service: Service, addresses_of: AddressesOf) -> _Built:
         """Return the endpoints of a service, or those of before if they cannot be built. Raises _LeftOutError."""

@@ -1,5 +1,6 @@
 """The endpoints of a service: localities, weights and addresses of its backends."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -31,6 +32,16 @@ class _Member(NamedTuple):
     addresses: tuple[str, ...]
     locality: Locality
     endpoint: bytes
+
+
+class Standing(NamedTuple):
+    """The endpoint of a backend. `only` is False if other backends are at the address, whose weights it has, too."""
+
+    addresses: tuple[str, ...]
+    port: int
+    weight: int
+    locality: Locality
+    only: bool
 
 
 class Assignment(NamedTuple):
@@ -73,6 +84,20 @@ class Endpoints:
             members[backend.id] = known
         self._members = members
         return Assignment(self._assignment(self._merged(members.values())), len(members), tuple(unresolved))
+
+    def standing(self) -> dict[str, Standing]:
+        """Return the endpoint of each backend that has one, by the backend's id, as it was built last."""
+        backends = Counter((each.addresses[0], each.backend.port) for each in self._members.values())
+        at = {
+            (member.addresses[0], member.backend.port): (member, weight)
+            for member, weight in self._merged(self._members.values())
+        }
+        found = {}
+        for id_, each in self._members.items():
+            address = each.addresses[0], each.backend.port
+            member, weight = at[address]
+            found[id_] = Standing(member.addresses, address[1], weight, member.locality, backends[address] == 1)
+        return found
 
     def _member(self, backend: Backend, addresses: tuple[str, ...], weight: int | None = None) -> _Member:
         endpoint = endpoint_components_pb2.Endpoint(

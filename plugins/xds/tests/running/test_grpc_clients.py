@@ -115,6 +115,9 @@ async def test_a_program_follows_the_backends_and_their_weights(tmp_path: Path) 
                 return bool(node["live_revision"] == 3)
 
             await eventually(is_confirmed)
+            (lines,) = (await driven.consumer.explain([backend(id="b", port=b)])).values()
+            assert lines[0] == f"cluster web: endpoint 127.0.0.1:{b} weight 1 priority 0"
+            assert lines[-1].endswith(": acknowledged by program")
 
 
 @pytest.mark.swap
