@@ -49,7 +49,7 @@ class Alone:
         shared = WorkerContext(self.loop, ReadBuffer(), Descriptors(self.loop, nothing, nothing), nothing, nothing)
         self.proxy = ListenerProxy("web", shared)
         self.proxy.configure({**SETTINGS, **other})
-        self.proxy.update([{"id": "a", "host": backend[0], "port": backend[1], "weight": 1, "draining": False}])
+        self.proxy.update([record(backend)])
 
     def arrive(self) -> tuple[socket.socket, Connection]:
         """A client that has come, and its connection."""
@@ -94,13 +94,52 @@ def test_a_held_client_takes_over_the_probe_of_a_client_that_leaves(silent: tupl
         held.abort()
 
 
+def test_an_attempt_at_a_backend_that_leaves_is_broken_off(silent: tuple[str, int], stack: ExitStack) -> None:
+    """It would take the whole `connect_timeout`, if the backend died."""
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    alone = Alone(silent)
+    client, connection = alone.arrive()
+    stack.enter_context(client)
+    stack.callback(connection.abort)
+    assert alone.proxy.state(connection) == "connecting"
+    alone.proxy.update([])
+    assert alone.proxy.state(connection) == "held"
+    alone.proxy.update([record(silent)])
+    assert alone.proxy.state(connection) == "connecting"
+    alone.proxy.update([record(server.getsockname())])
+    alone.run(lambda: connection.open)
+
+
+def test_a_client_whose_attempt_was_in_vain_keeps_its_place(silent: tuple[str, int], stack: ExitStack) -> None:
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    server.settimeout(within(10))
+    alone = Alone(silent)
+    proxy, clients = alone.proxy, []
+    backend = proxy.pool.select("", (), alone.loop.now)
+    assert backend is not None
+    for number in range(3):
+        clients.append(alone.arrive())
+        client, connection = clients[-1]
+        stack.enter_context(client).sendall(b"%d" % number)
+        stack.callback(connection.abort)
+        if not number:  # the others find the backend set aside
+            proxy.pool.failed(backend, alone.loop.now)
+        alone.loop.now += LAST_RESORT_DELAY / 10  # the next comes later
+    assert [proxy.state(connection) for _, connection in clients] == ["connecting", "held", "held"]
+    proxy.update([])
+    proxy.update([record(server.getsockname())])
+    alone.run(lambda: all(connection.client.received for _, connection in clients))
+    for number in range(3):
+        assert stack.enter_context(server.accept()[0]).recv(1) == b"%d" % number
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_held_clients_come_to_a_backend_in_waves(stack: ExitStack, answers: bool) -> None:
     """All at once would overflow the queue of a backend's kernel, and those dropped would be served a second later."""
     server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=3 * WAVE))
     server.setblocking(False)
     alone = Alone(server.getsockname(), hold_connections=3 * WAVE)
-    proxy, record = alone.proxy, next(iter(alone.proxy.pool))
+    proxy = alone.proxy
     proxy.update([])
     clients = [alone.arrive() for _ in range(2 * WAVE + 1)]
     for client, connection in clients:
@@ -114,7 +153,7 @@ def test_held_clients_come_to_a_backend_in_waves(stack: ExitStack, answers: bool
                 stack.enter_context(server.accept()[0]).sendall(b"hello")
         return all(connection.open for _, connection in clients)
 
-    proxy.update([{"id": "a", "host": record.host, "port": record.port, "weight": 1, "draining": False}])
+    proxy.update([record(server.getsockname())])
     assert [proxy.state(connection) for _, connection in clients] == ["connecting"] * WAVE + ["held"] * (WAVE + 1)
     alone.run(is_open)
 
@@ -135,6 +174,11 @@ def test_both_addresses_of_a_received_proxy_header_are_passed_on(version: str) -
                 expected = write(version, *ends) + b"hello"
                 assert accepted.recv(len(expected), socket.MSG_WAITALL) == expected
             connection.abort()
+
+
+def record(backend: tuple[str, int]) -> dict[str, object]:
+    """What the daemon tells of a backend."""
+    return {"id": "a", "host": backend[0], "port": backend[1], "weight": 1, "draining": False}
 
 
 def nothing(*_: object) -> None:

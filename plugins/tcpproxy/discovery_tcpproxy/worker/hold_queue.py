@@ -1,6 +1,7 @@
 """Clients of a listener that wait until a backend is usable, and then leave the queue in waves."""
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from discovery_tcpproxy.worker.counters import ListenerCounters
@@ -19,6 +20,7 @@ and drops what exceeds the queue: such a client is served a second later, when i
 _SILENT = 0.05
 """Seconds for which a connection without an answer counts: a slow request, or a protocol in which clients speak first
 and get no answer, holds up the clients behind it no longer."""
+_ARRIVAL = attrgetter("accepted_at")
 
 
 class HoldQueue:
@@ -31,6 +33,8 @@ class HoldQueue:
         "_dialled",
         "_held",
         "_loop",
+        "_newest",
+        "_ordered",
         "_pool",
         "_settings",
         "_stopping",
@@ -47,6 +51,8 @@ class HoldQueue:
         self._dial = dial
         self._held = Deadlines[Connection](loop, 0.0, self._expire)
         self._dialled: dict[Connection, float] = {}  # the wave: when each left the queue
+        self._newest = 0.0  # arrival of the newest client that was held
+        self._ordered = True
         self._settings: Mapping[str, Any] = {}
         self._timer: Timer | None = None
         self._stopping = False
@@ -77,7 +83,10 @@ class HoldQueue:
             connection.abort("stopped")
 
     def add(self, connection: Connection) -> None:
-        """Hold the client of a connection for which no backend is usable, or abort the connection."""
+        """Hold the client of a connection for which no backend is usable, or abort the connection.
+
+        A client that has waited for the answer of a backend keeps its place before the clients that arrived later.
+        """
         connection.tried = ()
         if not self._settings["hold"]:
             connection.abort("unserved")
@@ -87,11 +96,13 @@ class HoldQueue:
             connection.abort("gone")
         elif connection.hold_until is not None:
             self._held.add(connection, connection.hold_until)
+            self._note_arrival(connection)
         elif len(self._held) >= self._settings["hold_connections"]:
             connection.abort("full")
         else:
             self._counters.held += 1
             connection.hold_until = self._held.add(connection)
+            self._note_arrival(connection)
         self.schedule()
 
     def discard(self, connection: Connection) -> None:
@@ -120,6 +131,9 @@ class HoldQueue:
         """Dial held connections, the longest held first, as long as a backend may be usable and the wave has room."""
         now = self._loop.now
         self._dialled = {each: at for each, at in self._dialled.items() if self._is_awaited(each, at)}
+        if not self._ordered:
+            self._held.sort(_ARRIVAL)
+            self._ordered = True
         for connection in self._held.all():
             at = self._pool.next_attempt_at(now)
             if at is None or at > now or self._blocked_until > now or len(self._dialled) >= WAVE:
@@ -130,6 +144,12 @@ class HoldQueue:
         if not self._held:
             self._dialled.clear()  # these may have ended long ago when the next client is held
         self.schedule()
+
+    def _note_arrival(self, connection: Connection) -> None:
+        if connection.accepted_at < self._newest:
+            self._ordered = False
+        else:
+            self._newest = connection.accepted_at
 
     def _is_awaited(self, connection: Connection, dialled_at: float) -> bool:
         """Return True if the backend of a connection that left the queue a moment ago has not answered yet."""

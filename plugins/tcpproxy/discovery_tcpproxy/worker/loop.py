@@ -149,7 +149,7 @@ class Loop:
 
 
 class Deadlines(Generic[H]):
-    """Deadlines of many items, in the order of insertion, at the cost of a dict entry each.
+    """Deadlines of many items, in the order of insertion unless sorted, at the cost of a dict entry each.
 
     A single timer serves all items, since nearly all are discarded long before their deadline.
     """
@@ -185,12 +185,16 @@ class Deadlines(Generic[H]):
         self._due.pop(item, None)
 
     def first(self) -> H | None:
-        """Return the item that was added first."""
+        """Return the first item in their order."""
         return next(iter(self._due), None)
 
     def all(self) -> list[H]:
-        """Return all items in the order of insertion."""
+        """Return all items in their order."""
         return list(self._due)
+
+    def sort(self, key: Callable[[H], float]) -> None:
+        """Put the items in the order of `key`. Those that are added later come last."""
+        self._due = {item: self._due[item] for item in sorted(self._due, key=key)}
 
     def _check(self) -> None:
         self._timer = None

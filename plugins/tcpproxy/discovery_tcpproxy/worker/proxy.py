@@ -76,8 +76,14 @@ class ListenerProxy:
         self._upkeep.end_idle()
 
     def update(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the backends of the service by this complete list, and dial for held clients where possible."""
+        """Replace the backends of the service by this complete list, and dial for held clients where possible.
+
+        An attempt at a backend that has left is broken off: if the backend died, the attempt would take its whole time.
+        """
         left = {upstream: upstream.departures for upstream in self.pool.update(records)}
+        for connection in self._attempts.all() if left else ():
+            if connection.upstream in left:
+                self._dialler.dial_another(connection)
         drain = self._settings["drain"]
         if left and drain is not None:
             if drain:
