@@ -2,8 +2,8 @@
 connections."""
 
 import json
+import os
 import socket
-import subprocess
 from contextlib import suppress
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
@@ -11,7 +11,8 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from daemons import DISCOVERY, Daemon, RecordFiles, Starter
+import warm
+from daemons import Daemon, RecordFiles, Starter
 
 from discovery.testing import eventually_sync, free_port, require_program, within
 
@@ -83,25 +84,15 @@ def test_what_the_data_plane_finds_down_is_told_everywhere_and_ends(
         assert 'discovery_consumer_down_backends{consumer="tcp",service="db"} 1.0' in text
         assert daemon.get("/healthz")[1]["status"] == "ok", "a backend that is down is no illness of the consumer"
         assert "a backend is down" in daemon.log
-        command = [
-            *DISCOVERY,
-            "services",
-            "--health",
-            "--admin",
-            daemon.admin,
-            "--registry",
-            url,
-            "--config",
-            "/dev/null",
-        ]
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
+        command = ("services", "--health", "--admin", daemon.admin, "--registry", url, "--config", "/dev/null")
+        listed = warm.run(*command, env=os.environ, timeout=within(60))
         assert listed.returncode == 0
         lines = {tuple(line.split()[:2]): line for line in listed.stdout.splitlines()}
         assert "HEALTH" in lines["SERVICE", "ID"]
         assert "edge: HAProxy's check: L4CON" in lines["web", "bad"]
         assert "tcp: listener db" in lines["db", "bad"]
         assert "check" not in lines["web", "good"]
-        document = subprocess.run([*command, "--json"], capture_output=True, timeout=within(60), check=False).stdout
+        document = warm.run(*command, "--json", env=os.environ, timeout=within(60)).stdout
         assert json.loads(document)["down"].keys() == {"web/bad", "db/bad"}
 
         for service in ("web", "db"):  # where something listens
@@ -114,7 +105,7 @@ def test_what_the_data_plane_finds_down_is_told_everywhere_and_ends(
 
 def test_without_a_daemon_the_health_is_not_known(file_registry: RecordFiles) -> None:
     address = f"127.0.0.1:{free_port()}"
-    command = [*DISCOVERY, "services", "--health", "--admin", address, "--registry", file_registry[0]]
-    done = subprocess.run([*command, "--config", "/dev/null"], capture_output=True, text=True, check=False)
+    command = ("services", "--health", "--admin", address, "--registry", file_registry[0], "--config", "/dev/null")
+    done = warm.run(*command, env=os.environ, timeout=within(60))
     assert done.returncode == 1
     assert "no daemon answers" in done.stderr

@@ -1,6 +1,7 @@
 """`discovery explain`: in each situation the right reason, from a daemon on real etcd."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from daemons import DISCOVERY, Daemon, RecordFiles, Starter
+import warm
+from daemons import Daemon, RecordFiles, Starter
 from explained import CONFIG, PLUGIN, RECORDS
 from listed import etcd
 
@@ -79,16 +81,16 @@ def faults(world: World, situation: Situation) -> list[str]:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [*DISCOVERY, "explain", "--config", "/dev/null", *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=within(60), check=False)
+    return warm.run("explain", "--config", "/dev/null", *arguments, env=os.environ, timeout=within(60))
 
 
 @contextmanager
 def registered_by_another(tmp_path: Path, etcd: EmbeddedEtcd) -> Iterator[None]:
     """While another live owner has the record web/taken."""
-    line = [*DISCOVERY, "register", "web", "10.0.0.1:80", "--id", "taken", "--registry", etcd.url, "--check", "none"]
+    line = ["register", "web", "10.0.0.1:80", "--id", "taken", "--registry", etcd.url, "--check", "none"]
     line += ["--run-dir", str(tmp_path / "another"), "--config", "/dev/null"]
-    other = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (tmp_path / "another.log").open("wb") as log:
+        other = warm.start(*line, env=os.environ, stdout=log, stderr=log)
     try:
         eventually_sync(lambda: "web/taken" in etcd.ctl("get", "--keys-only", "/services/web/taken"), timeout=60)
         yield

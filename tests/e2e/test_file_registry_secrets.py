@@ -1,11 +1,11 @@
 """Point 20: who may write one service's directory of a file registry is not shown what the daemon's user may read."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
-from daemons import DISCOVERY, RecordFiles, Starter
+import warm
+from daemons import RecordFiles, Starter
 
 from discovery.testing import eventually_sync, within
 
@@ -52,13 +52,7 @@ def test_a_daemon_shows_no_contents_and_serves_the_others(tmp_path: Path, start_
 @pytest.mark.costly
 def test_the_command_line_shows_no_contents(hostile: str) -> None:
     for command in (["services"], ["services", "--json"]):
-        done = subprocess.run(
-            [*DISCOVERY, *command, "--registry", hostile],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=within(60),
-            env={**os.environ, "HUNTER": "hunter2"},
-        )
+        environment = {**os.environ, "HUNTER": "hunter2"}
+        done = warm.run(*command, "--registry", hostile, env=environment, timeout=within(60))
         assert "web" in done.stdout
         assert "hunter2" not in done.stdout + done.stderr

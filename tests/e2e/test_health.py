@@ -3,14 +3,13 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from daemons import Starter
 
 from discovery.testing import eventually_sync, within
@@ -34,14 +33,8 @@ def ask(tmp_path: Path) -> Ask:
     """Return a function that runs `discovery health` for the run directory `run`."""
 
     def ask(*arguments: str, run_dir: str = str(tmp_path / "run")) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "discovery", "health", *arguments],
-            env={**os.environ, "DISCOVERY_RUN_DIR": run_dir},
-            capture_output=True,
-            text=True,
-            timeout=within(120),
-            check=False,
-        )
+        environment = {**os.environ, "DISCOVERY_RUN_DIR": run_dir}
+        done = warm.run("health", *arguments, env=environment, timeout=within(120))
         return done.returncode, done.stdout, done.stderr
 
     return ask

@@ -1,12 +1,14 @@
 """`discovery history` and `/api/history`: real etcd, real HAProxy, and a consumer that fails for a while."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import DISCOVERY, Daemon, Starter
+import warm
+from daemons import Daemon, Starter
 from listed import etcd
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -38,8 +40,8 @@ def discovery_register_consumers(register):
 
 
 def history(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [*DISCOVERY, "history", "--admin", daemon.admin, "--config", "/dev/null", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
+    command = ("history", "--admin", daemon.admin, "--config", "/dev/null", *arguments)
+    return warm.run(*command, env=os.environ, timeout=within(60))
 
 
 @pytest.fixture
@@ -143,8 +145,7 @@ def test_a_wrong_limit_is_refused(daemon: Daemon, limit: str) -> None:
 
 def test_without_a_daemon_the_command_says_what_to_do(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    command = [*DISCOVERY, "history", "--admin", address, "--config", "/dev/null"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
+    done = warm.run("history", "--admin", address, "--config", "/dev/null", env=os.environ, timeout=within(60))
     assert done.returncode == 1
     assert f"no daemon answers at {address}" in done.stderr
     assert "--admin" in done.stderr

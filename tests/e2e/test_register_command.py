@@ -17,12 +17,14 @@ from discovery.testing import eventually_sync, free_port, require_program, withi
 
 __all__ = ["start"]
 
+pytestmark = pytest.mark.warm
+
 
 PASSED_ON = ("HUP", "USR1", "USR2", "WINCH", "QUIT")
 
 
 def test_it_is_registered_once_it_listens_and_withdrawn_before_it_is_stopped(start: Start) -> None:
-    run = start("--ttl", "60")
+    run = start("--ttl", "60", under=("env",))  # and so not forked from a process whose libraries have set variables
     run.says("started")  # with no variable of ours, and no signal blocked
     eventually_sync(lambda: "check failing" in run.log, timeout=30)
     assert run.records == []

@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from daemons import Starter
 
 from discovery.testing import eventually_sync, within
@@ -37,14 +37,8 @@ def start(
 
 
 def release(run_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "discovery", "release", *arguments],
-        env={**os.environ, "DISCOVERY_RUN_DIR": str(run_dir)},
-        capture_output=True,
-        text=True,
-        timeout=within(120),
-        check=False,
-    )
+    environment = {**os.environ, "DISCOVERY_RUN_DIR": str(run_dir)}
+    return warm.run("release", *arguments, env=environment, timeout=within(120))
 
 
 def services(daemon: Any) -> set[str]:

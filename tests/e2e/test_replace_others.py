@@ -1,12 +1,13 @@
 """What a daemon that takes over leaves undisturbed besides sockets: records and other daemons."""
 
 import asyncio
+import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from daemons import DISCOVERY, Starter
+import warm
+from daemons import Starter
 from listed import Found, etcd, listed, url
 
 from discovery.registry import open_registry
@@ -50,18 +51,14 @@ def test_drop_in_commands_take_over_from_their_like_alone(tmp_path: Path, comman
     ports = free_port(), free_port()
     log = tmp_path / "log"
 
-    def start(port: int, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(port: int, *arguments: str) -> warm.Forked:
         what = {
             "ambassador": ("ambassador", "redis", str(port), "--listen", "127.0.0.1", "--registry", "memory://"),
             "forward": ("forward", "127.0.0.1:1", "--listen", f"127.0.0.1:{port}"),
         }[command]
         with log.open("ab") as output:
-            return subprocess.Popen(
-                [*DISCOVERY, *what, "--run-dir", str(tmp_path / "run"), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+            line = (*what, "--run-dir", str(tmp_path / "run"), *arguments)
+            return warm.start(*line, env=os.environ, stdout=output, stderr=output)
 
     processes = [start(port) for port in ports]
     try:

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm
 from ambassadors import TIMEOUT, Directory, StartCommand, name_at
-from daemons import DISCOVERY, Daemon, Starter, processes
+from daemons import Daemon, Starter, processes
 from proxies import Serve, answers
 from sampling import sampled
 
@@ -148,8 +148,7 @@ def test_a_run_directory_that_others_can_write_to_is_refused_by_name(
     }[command]
 
     def refused() -> str:
-        command = [*DISCOVERY, *arguments, "--run-dir", str(run_dir)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
+        done = warm.run(*arguments, "--run-dir", str(run_dir), env=os.environ, timeout=within(60))
         assert done.returncode == 1
         return done.stderr
 
@@ -169,8 +168,7 @@ def test_config_check_names_a_run_directory_that_a_daemon_would_refuse(directory
     def faults(path: Path) -> str:
         text = f'run_dir = "{path}"\n[registry]\nurl = "{directory.url}"\n[consumers.edge]\nplugin = "haproxy"\n'
         config.write_text(text)
-        command = [*DISCOVERY, "config", "check", "--offline", str(config)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
+        done = warm.run("config", "check", "--offline", str(config), env=os.environ, timeout=within(60))
         assert done.returncode == 2
         return done.stderr
 

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import warm
 from daemons import DISCOVERY, Daemon, RecordFiles, Starter
 
 from discovery.testing import eventually_sync, free_port, within
@@ -40,8 +41,8 @@ def discovery_register_consumers(register):
 
 
 def run(command: str, daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [*DISCOVERY, command, *arguments, "--admin", daemon.admin, "--config", "/dev/null"]
-    return subprocess.run(line, capture_output=True, text=True, timeout=within(60), check=False)
+    line = (command, *arguments, "--admin", daemon.admin, "--config", "/dev/null")
+    return warm.run(*line, env=os.environ, timeout=within(60))
 
 
 @pytest.fixture
@@ -77,8 +78,8 @@ def test_the_state_fits_one_screen_and_the_exit_code_tells(daemon: Daemon, tmp_p
 
 
 def test_without_a_daemon_the_exit_code_is_1(tmp_path: Path) -> None:
-    line = [*DISCOVERY, "status", "--admin", f"127.0.0.1:{free_port()}", "--config", "/dev/null"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=within(60), check=False)
+    line = ("status", "--admin", f"127.0.0.1:{free_port()}", "--config", "/dev/null")
+    done = warm.run(*line, env=os.environ, timeout=within(60))
     assert done.returncode == 1
     assert "no daemon answers" in done.stderr
 

@@ -17,6 +17,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+import warm
 from daemons import DISCOVERY, Daemon, Starter
 from listed import etcd
 
@@ -69,8 +70,8 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 
 def wait(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [*DISCOVERY, "wait", *arguments, "--admin", daemon.admin, "--config", "/dev/null"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=within(120), check=False)
+    command = ("wait", *arguments, "--admin", daemon.admin, "--config", "/dev/null")
+    return warm.run(*command, env=os.environ, timeout=within(120))
 
 
 @pytest.fixture

@@ -66,8 +66,7 @@ class Daemon:
 
 def run_stop(run_dir: Path, *arguments: str) -> tuple[int, str, str]:
     """Run `discovery stop` for a run directory; return the exit code, stdout and stderr."""
-    command = [*DISCOVERY, "stop", "--run-dir", str(run_dir), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=within(120), check=False)
+    done = warm.run("stop", "--run-dir", str(run_dir), *arguments, env=os.environ, timeout=within(120))
     return done.returncode, done.stdout, done.stderr
 
 

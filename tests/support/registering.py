@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import warm
 
 from discovery.testing import eventually_sync, free_port, within
 
@@ -49,7 +50,7 @@ while True:
 class Run:
     """One `discovery register` with a command, and what both have said."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | warm.Forked
     directory: Path
     port: int
 
@@ -97,8 +98,9 @@ Start = Callable[..., Run]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts it with a command, by default the server above; nothing outlives the test."""
+def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Starts it with a command, by default the server above; nothing outlives the test. A `warm` test's is forked."""
+    forks = request.node.get_closest_marker("warm") is not None
     runs: list[Run] = []
     (tmp_path / "server.py").write_text(SERVER)
     (tmp_path / "registry").mkdir()
@@ -113,16 +115,22 @@ def start(tmp_path: Path) -> Iterator[Start]:
         port = free_port()
         command = command or (sys.executable, str(tmp_path / "server.py"), str(port), str(tmp_path))
         arguments = ["--registry", registry or f"file://{tmp_path}/registry", "--run-dir", str(tmp_path / "run")]
+        line = ("register", "web", f"127.0.0.1:{port}", *arguments, *options, "--", *command)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC")}
+        process: subprocess.Popen[bytes] | warm.Forked
         with (tmp_path / "stdout").open("wb") as stdout, (tmp_path / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(
-                [*under, *DISCOVERY, "register", "web", f"127.0.0.1:{port}", *arguments, *options, "--", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                env={name: value for name, value in os.environ.items() if not name.startswith("GRPC")},
-                start_new_session=True,
-                preexec_fn=prepare,  # noqa: PLW1509 - it takes no lock
-            )
+            if forks and not under and prepare is None:
+                process = warm.start(*line, env=environment, stdout=stdout, stderr=stderr)
+            else:
+                process = subprocess.Popen(
+                    [*under, *DISCOVERY, *line],
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    env=environment,
+                    start_new_session=True,
+                    preexec_fn=prepare,  # noqa: PLW1509 - it takes no lock
+                )
         runs.append(Run(process, tmp_path, port))
         return runs[-1]
 

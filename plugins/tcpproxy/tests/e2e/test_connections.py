@@ -1,10 +1,11 @@
 """`discovery connections` lists the open connections of a daemon."""
 
 import json
-import subprocess
+import os
 
 import pytest
-from ambassadors import DISCOVERY, TIMEOUT, Directory, connect
+import warm
+from ambassadors import TIMEOUT, Directory, connect
 from daemons import Starter
 from proxies import Serve
 
@@ -27,9 +28,7 @@ def test_connections_lists_the_connections_of_a_daemon(
     asking = ("connections", "--admin", daemon.admin)
 
     def listed(*options: str) -> str:
-        ran = subprocess.run(
-            [*DISCOVERY, *asking, *options], capture_output=True, text=True, timeout=within(TIMEOUT), check=False
-        )
+        ran = warm.run(*asking, *options, env=os.environ, timeout=within(TIMEOUT))
         assert (ran.returncode, ran.stderr.replace("discovery: no connections\n", "")) == (0, "")
         return ran.stdout
 

@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import socket
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from ambassadors import DISCOVERY, TIMEOUT, Directory, connect, name_at
+import warm
+from ambassadors import TIMEOUT, Directory, connect, name_at
 from daemons import Starter
 from proxies import Load, Serve, answers, figure, proxy
 
@@ -58,8 +58,8 @@ def test_a_single_command_serves_and_follows_a_service(
     ],
 )
 def test_a_configuration_error_is_a_single_line(directory: Directory, arguments: list[str], said: str) -> None:
-    command = [*DISCOVERY, "run", "--registry", directory.url, "--plugin", "tcpproxy", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
+    command = ("run", "--registry", directory.url, "--plugin", "tcpproxy", *arguments)
+    done = warm.run(*command, env=os.environ, timeout=within(60))
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -68,8 +68,7 @@ def test_a_configuration_error_is_a_single_line(directory: Directory, arguments:
 def test_a_duplicate_listener_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "discovery.toml"
     path.write_text('[consumers.tcp]\nplugin = "tcpproxy"\nlisten.web = "127.0.0.1:81"\nlisten.web = "127.0.0.1:82"\n')
-    command = [*DISCOVERY, "run", "--config", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=within(60), check=False)
+    done = warm.run("run", "--config", str(path), env=os.environ, timeout=within(60))
     assert done.returncode == 2
     assert f"{path}: is not valid TOML: Cannot overwrite a value (at line 4" in done.stderr
 
