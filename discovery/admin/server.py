@@ -53,6 +53,8 @@ _API = (
     "/api/history",
     "/api/explain?service=NAME",
     "/api/wait?service=NAME&timeout=0",
+    "/api/fleet",
+    "/api/daemon",
 )
 
 
@@ -89,6 +91,8 @@ class Admin:
                 web.get("/api/history", self._history),
                 web.get("/api/explain", self._explain),
                 web.get("/api/wait", self._wait),
+                web.get("/api/fleet", self._fleet),
+                web.get("/api/daemon", self._daemon),
             ]
         )
         self._server = HttpServer(app, lambda: {host, *self._sources.hosts()})
@@ -200,6 +204,16 @@ class Admin:
         most = self._server.most // 2 if self._server is not None else 0
         status, document = await wait_document(self._sources, waiters, awaited, seconds, is_over, most)
         return web.json_response(document, status=status)
+
+    async def _fleet(self, _: web.Request) -> web.Response:
+        if self._sources.fleet is None:
+            return web.json_response({"error": "this daemon knows no other"}, status=503)
+        return web.json_response(await self._sources.fleet())
+
+    async def _daemon(self, _: web.Request) -> web.Response:
+        if self._sources.daemon is None:
+            return web.json_response({"error": "this daemon tells nothing of itself"}, status=503)
+        return web.json_response(self._sources.daemon())
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

@@ -1,7 +1,7 @@
 """What the admin endpoint asks the daemon, each at every request."""
 
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from discovery.admin.status import DaemonStatus
 from discovery.admin.waiters import Waiters
@@ -18,7 +18,8 @@ class Sources(NamedTuple):
 
     `hosts` returns the names under which clients may address the endpoint, `changes` the last changes of the registry,
     the oldest first, and `snapshot` the latest snapshot: `status` has it, too, and costs more. `waiters` are told when
-    a snapshot comes, or is applied.
+    a snapshot comes, or is applied. `fleet` returns the daemons of the fleet as JSON, and `daemon` what this daemon
+    tells the others of itself.
     """
 
     status: Callable[[], DaemonStatus]
@@ -28,3 +29,5 @@ class Sources(NamedTuple):
     changes: Callable[[], tuple[Change, ...]] = tuple
     snapshot: Callable[[], Snapshot | None] = lambda: None
     waiters: Waiters | None = None
+    fleet: Callable[[], Awaitable[dict[str, Any]]] | None = None
+    daemon: Callable[[], dict[str, Any]] | None = None

@@ -42,6 +42,7 @@ OWN = (
     "top",
     "history",
     "explain",
+    "fleet",
     "wait",
     "register",
     "release",

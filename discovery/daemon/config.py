@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from discovery.daemon.assignments import assign
 from discovery.daemon.commandline import add_plugin
 from discovery.daemon.configfile import read_file
 from discovery.daemon.faults import Faults, dotted, validate
 from discovery.errors import ConfigError, PluginError
-from discovery.fields import BindAddress, OneOrMany
+from discovery.fields import BindAddress, Networks, OneOrMany, OwnAddress
+from discovery.fleet.place import valid_prefix
+from discovery.fleet.settings import OWN_MACHINE, FleetSettings
 from discovery.hosting import loading as plugins
 from discovery.hosting.tables import (
     DEFAULT_REGISTRY,
@@ -89,6 +91,14 @@ class FileSettings(PluginConfig):
     admin_hosts: OneOrMany[str] = Field(
         (), description="Host names under which the admin endpoint is asked, beside IP addresses and localhost"
     )
+    announce: bool = Field(False, description="Announce this daemon in the registry, for the fleet view of the others")
+    announce_address: OwnAddress | None = Field(
+        None, description="Where others reach the admin endpoint. Default: the address that it listens on"
+    )
+    fleet_prefix: Annotated[str, AfterValidator(valid_prefix)] | None = Field(
+        None, description="Where daemons are announced, apart from services. Default in etcd: /discovery"
+    )
+    fleet_networks: Networks = Field(OWN_MACHINE, description="Networks in which other daemons are asked how they are")
     log: LogSettings = LogSettings()
     run_dir: Path | None = Field(None, description="Directory for sockets, locks and generated files")
     state_dir: Path | None = Field(None, description="Directory for the last good snapshot")
@@ -143,6 +153,7 @@ class Settings(NamedTuple):
     providers: Mapping[str, ProviderSettings]
     overridden: Mapping[str, str] = types.MappingProxyType({})
     admin_hosts: tuple[str, ...] = ()
+    fleet: FleetSettings = FleetSettings()
     registry_is_known: bool = True
 
 
@@ -252,6 +263,9 @@ def parse_settings(
         providers=providers,
         overridden=overridden,
         admin_hosts=parsed.admin_hosts,
+        fleet=FleetSettings(
+            parsed.announce, parsed.announce_address, parsed.fleet_prefix, tuple(parsed.fleet_networks)
+        ),
         registry_is_known=registry_is_known,
     )
 

@@ -16,6 +16,7 @@ from discovery.consuming.history import Change
 from discovery.consuming.resolving import Resolved
 from discovery.daemon.config import Settings
 from discovery.daemon.endpoint import AdminEndpoint
+from discovery.daemon.fleetlink import FleetLink
 from discovery.daemon.instances import Instances
 from discovery.daemon.registrylink import RegistryLink
 from discovery.daemon.reloading import Reloads
@@ -71,18 +72,22 @@ class Daemon:
         self._running = RunningInstances(directories, log, self._wake, self._waiters.tell)
         self._link = RegistryLink(log, self._offer, self._wake)
         self._reloads = Reloads(config, self._reload, log)
+        path = self._run_dir / f"{name}.sock"
+        self._fleet = FleetLink(path, log, lambda: self.status, lambda: self._admin.listens)
         sources = Sources(
             status=lambda: self.status,
             consumers=lambda: self._running.consumers,
             providers=lambda: self._running.providers,
-            hosts=lambda: self._settings.admin_hosts,
+            hosts=lambda: (*self._settings.admin_hosts, *self._fleet.hosts),
             changes=lambda: self._link.history.changes,
             snapshot=lambda: self._link.feed.snapshot,
             waiters=self._waiters,
+            fleet=self._fleet.document,
+            daemon=self._fleet.own_document,
         )
         self._admin = AdminEndpoint(sources, log)
         self._succession = Succession(
-            self._run_dir / f"{name}.sock",
+            path,
             log,
             self._running,
             stopping=self._stop.is_set,
@@ -145,6 +150,7 @@ class Daemon:
         warn_of_orphans(self._run_dir, {*self._settings.consumers, *self._settings.providers}, self._log)
         try:
             await self._run_instances(instances)
+            await self._fleet.use(self._settings)
             return await self._supervise()
         finally:
             systemd.notify("STOPPING=1")
@@ -157,7 +163,7 @@ class Daemon:
             if self._told_to_stop:
                 self._running.end_drain()
             # At the same time: a registry that hangs must not keep the consumers from what they have to end.
-            await asyncio.gather(self._running.stop(), self._link.stop_following())
+            await asyncio.gather(self._running.stop(), self._link.stop_following(), self._fleet.close())
             await self._link.close(self._link.registry)
             await self._admin.close()
             self._succession.close()
@@ -226,6 +232,7 @@ class Daemon:
         before = self._link.registry
         self._link.use(registry)
         changed = await self._run_instances(instances)
+        await self._fleet.use(settings)
         if before is not registry:
             await self._link.close(before)
         self._log.info("configuration reloaded", changed=", ".join(changed), removed=", ".join(removed))
@@ -235,7 +242,12 @@ class Daemon:
         await self._reloads.suspend()
         await self._running.wait_until_settled()  # what a reload has just begun
         self._link.alarms.stop()
-        await asyncio.gather(self._running.stop_providers(), self._link.stop_following(), self._admin.close())
+        await asyncio.gather(
+            self._running.stop_providers(),
+            self._link.stop_following(),
+            self._fleet.close(keep=True),
+            self._admin.close(),
+        )
         await self._link.close(self._link.registry)
 
     def _leave(self, exit_code: int) -> None:

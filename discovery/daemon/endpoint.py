@@ -17,6 +17,11 @@ class AdminEndpoint:
         self._log = log
         self._port: AdminPort | None = None
 
+    @property
+    def listens(self) -> bool:
+        """True while clients can connect."""
+        return self._port is not None
+
     async def open(self, settings: Settings) -> None:
         """Listen where `settings` say, and close the port before when the new port listens.
 

@@ -17,6 +17,7 @@ from discovery.daemon.config import (
 )
 from discovery.daemon.faults import Faults
 from discovery.errors import ConfigError, PluginError, describe
+from discovery.fleet.place import fleet_url
 from discovery.hosting import loading as plugins
 from discovery.plugin import PluginConfig
 
@@ -66,6 +67,9 @@ def examine(
     """As `load`, but return the faults beside what is right. Raises ConfigError only if the file cannot be read."""
     faults = Faults()
     settings = load_settings(path, overrides, leave_out=leave_out, instances=instances, faults=faults)
+    if settings.fleet.announce and settings.admin is not None and settings.registry_is_known:
+        with faults.gathered():
+            fleet_url(settings.registry, settings.fleet.prefix)
     return settings, build(settings, faults, path), faults
 
 

@@ -24,6 +24,7 @@ FLOORS = (
     {"hosting"},
     {"consuming", "providing", "demo", "scaffold"},
     {"admin"},
+    {"fleet"},
     {"daemon", "testing"},
     {"library"},
     {"__init__"},

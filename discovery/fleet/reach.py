@@ -1,0 +1,35 @@
+"""Whom a daemon asks: an announced address is asked only within the networks of the settings. Pure."""
+
+import ipaddress
+from collections.abc import Collection, Iterable
+
+from discovery.addresses import is_loopback
+from discovery.fleet.announcement import Announcement
+
+
+def first_admitted(addresses: Iterable[str], networks: Collection[str]) -> str | None:
+    """Return the first of the IP addresses that is in one of the networks, in its shortest form; None without any.
+
+    An IPv4 address in the form of IPv6 counts as the IPv4 address that the kernel connects to.
+    """
+    parsed = [ipaddress.ip_network(each) for each in networks]
+    for text in addresses:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            continue
+        if isinstance(address, ipaddress.IPv6Address):
+            address = address.ipv4_mapped or address
+        if any(address.version == each.version and address in each for each in parsed):
+            return str(address)
+    return None
+
+
+def unreachable(announcement: Announcement, machine: str) -> str | None:
+    """Return why nobody on `machine` can reach the daemon, as announced; None if the address may be asked."""
+    if is_loopback(announcement.host) and announcement.machine != machine:
+        return (
+            f"its admin endpoint listens on the loopback of {announcement.machine} alone:"
+            " have it listen on an address of the network there (admin, announce_address)"
+        )
+    return None

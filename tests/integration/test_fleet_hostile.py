@@ -1,0 +1,177 @@
+"""A hostile record harms its own row alone, and nobody who listens at its address learns a secret."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from fleets import record
+from hostile import Answer, Listener, endless_body, endless_headers, listening, response, silence, slow_body
+
+from discovery.codec import Record, decode
+from discovery.fleet.announcement import Announcement, announcement_of, backend_of
+from discovery.fleet.asking import Answered, Asking
+from discovery.fleet.settings import OWN_MACHINE
+from discovery.fleet.survey import MOST_ASKED, Survey
+from discovery.model import Snapshot
+from discovery.system.lookups import Found
+from discovery.testing import within
+
+MACHINE = "here"
+SECONDS = within(4)
+"""Seconds for each daemon: enough for those that answer, on a busy machine."""
+NAMES: Mapping[str, Found] = {
+    "inside.test": [(socket.AF_INET, "127.0.0.1")],
+    "outside.test": [(socket.AF_INET, "192.0.2.1")],
+    "mapped.test": [(socket.AF_INET6, "::ffff:192.0.2.1")],
+    "both.test": [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET, "127.0.0.1")],
+}
+
+
+async def look_up(host: str) -> Found:
+    """Look names up as a name server of the attacker's would answer."""
+    if host in NAMES:
+        return NAMES[host]
+    if host == "never.test":
+        await asyncio.sleep(3600)
+    if host == "unknown.test":
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return [(socket.AF_INET6 if ":" in host else socket.AF_INET, host)]
+
+
+def announced(number: int, port: int, **fields: object) -> Announcement:
+    value = json.dumps(record(port, machine=MACHINE, **fields)).encode()
+    read = decode(f"daemons/{number:016x}", value)
+    assert isinstance(read, Record), read
+    return announcement_of(read.backend)
+
+
+def own_document(number: int, **fields: Any) -> bytes:
+    return json.dumps({"id": f"{number:016x}", "status": "ok", "ready": True, "backends": 3, **fields}).encode()
+
+
+def asking(seconds: float = SECONDS, networks: tuple[str, ...] = OWN_MACHINE) -> Asking:
+    return Asking(MACHINE, networks, look_up, seconds)
+
+
+async def surveyed(announcements: list[Announcement], ask: Asking, **options: float) -> dict[str, Answered]:
+    async def read(_: float) -> Snapshot:
+        return Snapshot.of(1, [backend_of(each) for each in announcements])
+
+    survey = Survey(read, ask.ask, "f" * 16, lambda: Answered(None), **options)
+    return {each.announcement.id: each.answered for each in (await survey.survey()).members}
+
+
+async def test_each_hostile_answer_harms_its_own_row_alone() -> None:
+    huge = response(b"[" * 60_000)
+    answers: dict[str, tuple[Answer | bytes, str]] = {
+        "redirect": (
+            response(b"", "302 Found", Location="http://127.0.0.1:{elsewhere}/"),
+            "it answers with status 302",
+        ),
+        "endless body": (endless_body, "its answer has more than 65536 bytes"),
+        "endless headers": (endless_headers, ""),
+        "slow body": (slow_body, f"it has not answered within {SECONDS:g} s"),
+        "silence": (silence, f"it has not answered within {SECONDS:g} s"),
+        "nested JSON": (huge, "what answers is no daemon: the answer is no JSON"),
+        "no object": (response(b"[]"), "what answers is no daemon of this version"),
+        "compressed": (response(b"\x1f\x8b" + b"0" * 100, Content_Encoding="gzip"), "what answers is no daemon: the"),
+        "another id": (response(own_document(1234)), "another daemon answers at its address"),
+        "not found": (response(b"", "404 Not Found"), "what answers is no daemon, or one of an earlier version"),
+        "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n", ""),
+        "long number": (
+            response(b'{"status": "ok", "id": "x", "n": ' + b"9" * 5000 + b"}"),
+            "what answers is no daemon",
+        ),
+    }
+    async with AsyncExitStack() as stack:
+        elsewhere = await stack.enter_async_context(listening(response(b"{}")))
+        good = await stack.enter_async_context(listening(response(own_document(0))))
+        listeners: list[Listener] = []
+        for each, _ in answers.values():
+            answer = each.replace(b"{elsewhere}", str(elsewhere.port).encode()) if isinstance(each, bytes) else each
+            listeners.append(await stack.enter_async_context(listening(answer)))
+        announcements = [announced(0, good.port)]
+        announcements += [announced(number, each.port) for number, each in enumerate(listeners, 1)]
+        async with asyncio.timeout(within(30)):
+            told = await surveyed(announcements, asking())
+    assert (told[f"{0:016x}"].told or {}).get("backends") == 3, told[f"{0:016x}"]
+    for number, (name, (_, words)) in enumerate(answers.items(), 1):
+        answered = told[f"{number:016x}"]
+        assert answered.told is None, name
+        assert answered.reason is not None, name
+        assert answered.reason.startswith(words), (name, answered.reason)
+        assert answered.reason.isprintable(), name
+        assert len(answered.reason) <= 200, name
+    assert elsewhere.received == [], "no redirect is followed"
+    for listener in listeners:
+        assert listener.text.startswith("GET /api/daemon HTTP/1.1\r\n")
+        assert not {"authorization", "cookie"} & {
+            line.partition(":")[0].lower() for line in listener.text.split("\r\n")
+        }
+
+
+async def test_an_address_outside_the_networks_is_not_connected_to() -> None:
+    async with listening(response(own_document(1))) as listener:
+        port = listener.port
+        outside = asking(networks=("10.0.0.0/8",))
+        none = asking(networks=())
+        for ask in (outside, none):
+            told = await ask.ask(announced(1, port))
+            assert told.told is None
+            assert "127.0.0.1 is in none of the networks that are asked" in str(told.reason)
+        for host in ("outside.test", "mapped.test"):
+            told = await asking().ask(announced(1, port, host=host))
+            assert "in none of the networks" in str(told.reason), host
+        assert "cannot be looked up" in str((await asking().ask(announced(1, port, host="unknown.test"))).reason)
+        assert "not answered" in str((await asking(0.2).ask(announced(1, port, host="never.test"))).reason)
+        assert "its admin endpoint listens on the loopback of elsewhere" in str(
+            (await asking().ask(announced(1, port)._replace(machine="elsewhere"))).reason
+        )
+        assert listener.received == []
+        for host in ("inside.test", "both.test", "::ffff:127.0.0.1"):  # the address within is the one connected to
+            assert (await asking().ask(announced(1, port, host=host))).told is not None, host
+        assert len(listener.received) == 3
+
+
+async def test_an_answer_is_believed_in_parts_that_are_valid_alone() -> None:
+    hostile = {
+        "version": "1\x1b[31m",
+        "backends": -1,
+        "revision": 10**30,
+        "lag_seconds": float("nan"),
+        "connected": "yes",
+        "problems": {f"name {number}\n": "x" * 400 for number in range(100)},
+        "waiting_for": [["nested"], "web"],
+        "degraded": "text",
+    }
+    async with listening(response(own_document(1, **hostile))) as listener:
+        told = (await asking().ask(announced(1, listener.port))).told
+    assert told is not None
+    assert told["version"] == "1\\x1b[31m"
+    assert [told[name] for name in ("backends", "revision", "lag_seconds", "connected")] == [None] * 4
+    assert len(told["problems"]) == 20
+    assert all(each.isprintable() and len(each) <= 204 for pair in told["problems"].items() for each in pair)
+    assert told["waiting_for"] == ["web"]
+
+
+async def test_very_many_silent_daemons_do_not_hide_those_that_answer() -> None:
+    async with listening(silence) as silent, listening(response(own_document(2**63))) as good:
+        many = [announced(number, silent.port) for number in range(MOST_ASKED + 20)]
+        known = announced(2**63, good.port)
+        ask = asking(within(3))
+        listing = [known]
+
+        async def read(_: float) -> Snapshot:
+            return Snapshot.of(1, [backend_of(each) for each in listing])
+
+        survey = Survey(read, ask.ask, "f" * 16, lambda: Answered(None), all_seconds=within(4), fresh_seconds=0.0)
+        assert [each.answered.told is not None for each in (await survey.survey()).members] == [True]
+        listing += many
+        members = {each.announcement.id: each.answered for each in (await survey.survey()).members}
+    assert members[known.id].told is not None
+    reasons = {each.reason for id_, each in members.items() if id_ != known.id}
+    assert reasons >= {f"it has not answered within {within(3):g} s", f"not asked in time: all have {within(4):g} s"}
+    assert f"not asked: {MOST_ASKED} others were" in reasons
