@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from discovery.admin.access import AccessSettings, check_exposure
 from discovery.admin.sources import Sources
 from discovery.errors import ConfigError, describe
 from discovery.model import join_host_port
@@ -44,6 +45,10 @@ class AdminPort:
             addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             for family, address in dict.fromkeys((each[0], each[4]) for each in addresses):
                 self._listening.append(socket.create_server(address[:2], family=family, backlog=128))
+            self._check_exposure()
+        except ConfigError:
+            await self.close()
+            raise
         except OSError as error:
             await self.close()
             bind = join_host_port(host, port)
@@ -66,6 +71,11 @@ class AdminPort:
         for listening in self._listening:
             listening.close()
         self._listening = []
+
+    def _check_exposure(self) -> None:
+        """Raise ConfigError if others could reach us, and may ask: the name to listen on may be that of any address."""
+        if self._sources.access().is_open:
+            check_exposure((each.getsockname()[0] for each in self._listening), AccessSettings())
 
     def _on_client(self) -> None:
         self._unwatch()

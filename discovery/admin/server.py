@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.registry import Collector
 
 from discovery.admin.explaindocument import explained
+from discovery.admin.guard import Guard, is_known
 from discovery.admin.health import word
 from discovery.admin.historydocument import history_document
 from discovery.admin.metrics import metrics
@@ -73,6 +74,11 @@ class Admin:
 
     async def start(self, listening: list[socket.socket], host: str) -> None:
         """Serve who connects to these sockets, which are at the address `host`."""
+        self._server = HttpServer(self.application(host), lambda: {host, *self._sources.hosts()})
+        await self._server.start(listening)
+
+    def application(self, host: str) -> web.Application:
+        """Return the application: the routes, and the guard before all of them."""
         app = web.Application()
         app.add_routes(
             [
@@ -95,8 +101,8 @@ class Admin:
                 web.get("/api/daemon", self._daemon),
             ]
         )
-        self._server = HttpServer(app, lambda: {host, *self._sources.hosts()})
-        await self._server.start(listening)
+        Guard(self._sources.access, lambda: {host, *self._sources.hosts()}).guard(app)
+        return app
 
     async def close(self) -> None:
         """Stop listening. Idempotent."""
@@ -113,11 +119,10 @@ class Admin:
     async def _api(self, _: web.Request) -> web.Response:
         return web.json_response({"paths": _API})
 
-    async def _healthz(self, _: web.Request) -> web.Response:
+    async def _healthz(self, request: web.Request) -> web.Response:
         status = self._status()
         state = word(status)
-        document = {
-            "status": state,
+        details = {
             "problems": status.problems,
             "degraded": status.degraded,
             "broken": dict(status.broken),
@@ -125,15 +130,17 @@ class Admin:
             "unresolved": _unresolved(status),
             "config_error": status.config_error,
         }
+        document = {"status": state, **(details if is_known(request) else {})}
         return web.json_response(document, status=503 if state == "failing" else 200)
 
     async def _status_page(self, _: web.Request) -> web.Response:
         return web.json_response(status_document(self._status(), _registry))
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    async def _readyz(self, request: web.Request) -> web.Response:
         status = self._status()
         waiting = status.waiting_for
-        document = {"ready": not waiting, "waiting_for": waiting, "registry": _registry(status)}
+        details = {"waiting_for": waiting, "registry": _registry(status)}
+        document = {"ready": not waiting, **(details if is_known(request) else {})}
         return web.json_response(document, status=503 if waiting else 200)
 
     async def _metrics(self, _: web.Request) -> web.Response:

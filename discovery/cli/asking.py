@@ -1,12 +1,19 @@
-"""Asks the admin endpoint of a daemon for a document."""
+"""Asks the admin endpoint of a daemon for a document.
+
+Over plain HTTP the token is proven and not sent: anybody on this machine can listen where no daemon does. What answers
+has to prove it, too.
+"""
 
 import http.client
 import json
 from collections.abc import Mapping
+from http.client import HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from discovery.admin import credentials
+from discovery.admin.access import read_token
 from discovery.cli.options import settings_of
 from discovery.daemon.configfile import file_in_use
 from discovery.errors import DiscoveryError, describe
@@ -17,6 +24,7 @@ ANSWER_SECONDS = 10.0
 """Seconds for an answer: the daemon makes large documents one at a time."""
 _MOST_BYTES = 256 * 1024 * 1024
 """Bytes of an answer: a snapshot of 1,000,000 backends has fewer."""
+_WAY_IN = "name the file of its token with --admin-token-file, DISCOVERY_ADMIN_TOKEN_FILE or admin_token_file"
 
 
 class NoDaemonError(DiscoveryError):
@@ -32,21 +40,35 @@ class RefusedError(DiscoveryError):
         self.status = status
 
 
-def admin_address(admin: str | None, config: Path | None) -> tuple[str, int]:
-    """Return the address at which to ask: `admin`, or that of the configuration file, or the default.
+class AdminAddress(NamedTuple):
+    """Where a daemon is asked, and by what the daemon knows us."""
 
-    Raises ConfigError if the address is not valid, and NoDaemonError if the endpoint is off.
+    host: str
+    port: int
+    token: str | None = None
+
+    def __str__(self) -> str:
+        """Return HOST:PORT."""
+        return join_host_port(self.host, self.port)
+
+
+def admin_address(admin: str | None, config: Path | None, token_file: Path | None = None) -> AdminAddress:
+    """Return where to ask, and the credentials: those given, or those of the configuration file, or the default.
+
+    Raises ConfigError if the address is not valid, or a file cannot be used, and NoDaemonError if the endpoint is off.
     """
-    settings = settings_of(config, admin=admin)
+    settings = settings_of(config, admin=admin, admin_token_file=token_file)
     if settings.admin is None:
         where = f"in {file_in_use(config)}" if admin is None else "by --admin or DISCOVERY_ADMIN"
         raise NoDaemonError(f"the admin endpoint is off {where}; name one with --admin HOST:PORT")
     host, port = settings.admin
-    return _THIS_MACHINE.get(host, host), port
+    file = settings.admin_access.token_file
+    token = read_token("admin_token_file", file) if file is not None else None
+    return AdminAddress(_THIS_MACHINE.get(host, host), port, token)
 
 
 def ask(
-    address: tuple[str, int], path: str, query: Mapping[str, Any] | None = None, timeout: float = ANSWER_SECONDS
+    address: AdminAddress, path: str, query: Mapping[str, Any] | None = None, timeout: float = ANSWER_SECONDS
 ) -> dict[str, Any]:
     """Return the JSON object that the daemon at `address` answers; a value None of `query` is left out.
 
@@ -54,18 +76,7 @@ def ask(
     """
     given = {name: value for name, value in (query or {}).items() if value is not None}
     target = f"{path}?{urlencode(given, doseq=True)}" if given else path
-    where = join_host_port(*address)
-    connection = http.client.HTTPConnection(*address, timeout=timeout)
-    try:
-        connection.request("GET", target, headers={"Accept": "application/json"})
-        answer = connection.getresponse()
-        status, body = answer.status, answer.read(_MOST_BYTES)
-    except (OSError, http.client.HTTPException) as error:
-        raise NoDaemonError(
-            f"no daemon answers at {where} ({describe(error)}); start one, or name its admin endpoint with --admin"
-        ) from None
-    finally:
-        connection.close()
+    status, body = _answer(address, target, timeout)
     try:
         document = json.loads(body)
     except ValueError:
@@ -73,7 +84,43 @@ def ask(
     if status >= 400:
         told = document.get("error") if isinstance(document, dict) else None
         way_out = "the daemon is of an earlier version" if status == 404 and told is None else f"status {status}"
-        raise RefusedError(status, f"{where}: {told or way_out}")
+        if status == 401:
+            told = f"it does not know who asks: {_WAY_IN}" if address.token is None else f"{told}; {_WAY_IN}"
+        raise RefusedError(status, f"{address}: {told or way_out}")
     if not isinstance(document, dict):
-        raise NoDaemonError(f"what answers at {where} is no daemon; name its admin endpoint with --admin")
+        raise NoDaemonError(f"what answers at {address} is no daemon; name its admin endpoint with --admin")
     return document
+
+
+def _answer(address: AdminAddress, target: str, timeout: float) -> tuple[int, bytes]:
+    """Return the status and the body. A challenge is answered where there is a token. Raises NoDaemonError."""
+    try:
+        answer, body = _get(address, target, timeout)
+        nonce = credentials.nonce_of(", ".join(answer.headers.get_all("WWW-Authenticate", ())))
+        if answer.status != 401 or address.token is None or nonce is None:
+            return answer.status, body
+        proof = credentials.prove(address.token, nonce, "GET", target, str(address))
+        answer, body = _get(address, target, timeout, {"Authorization": proof.header})
+    except (OSError, http.client.HTTPException) as error:
+        raise NoDaemonError(
+            f"no daemon answers at {address} ({describe(error)}); start one, or name its admin endpoint with --admin"
+        ) from None
+    if answer.status not in (401, 429):
+        header = answer.headers.get("Authentication-Info", "")
+        if not credentials.answer_is_proven(address.token, proof, answer.status, body, header):
+            raise NoDaemonError(f"what answers at {address} does not know the token; its answer is not to be believed")
+    return answer.status, body
+
+
+def _get(
+    address: AdminAddress, target: str, timeout: float, headers: Mapping[str, str] | None = None
+) -> tuple[HTTPResponse, bytes]:
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout)
+    try:
+        # As `join_host_port` writes it: http.client would leave out the port 80.
+        headers = {"Accept": "application/json", "Host": str(address), **(headers or {})}
+        connection.request("GET", target, headers=headers)
+        answer = connection.getresponse()
+        return answer, answer.read(_MOST_BYTES)
+    finally:
+        connection.close()

@@ -11,6 +11,7 @@ from discovery.cli.console import note, result
 from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import (
     AdminOption,
+    AdminTokenFileOption,
     ConfigOption,
     JsonOption,
     RegistryOption,
@@ -37,6 +38,7 @@ def explain(
     as_json: JsonOption = False,
     timeout: TimeoutOption = 10.0,
     admin: AdminOption = None,
+    admin_token_file: AdminTokenFileOption = None,
     registry: RegistryOption = None,
     config: ConfigOption = None,
 ) -> int:
@@ -54,7 +56,9 @@ def explain(
     service, _, id_ = record.partition("/")
     check_service(service)
     try:
-        document = ask(admin_address(admin, config), "/api/explain", {"service": service, "id": id_ or None})
+        document = ask(
+            admin_address(admin, config, admin_token_file), "/api/explain", {"service": service, "id": id_ or None}
+        )
     except NoDaemonError as error:
         document = _alone(config, registry, service, id_, timeout, str(error))
     if as_json:

@@ -7,7 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from discovery.cli.console import note, result
-from discovery.cli.options import AdminOption, ConfigOption, JsonOption, check_service, parsed_option
+from discovery.cli.options import (
+    AdminOption,
+    AdminTokenFileOption,
+    ConfigOption,
+    JsonOption,
+    check_service,
+    parsed_option,
+)
 from discovery.fields import WholeNumber
 
 HEADER = ("TIME", "REVISION", "CHANGE", "APPLIED")
@@ -18,6 +25,7 @@ def history(
     limit: Annotated[float, parsed_option(WholeNumber(1, 500), "How many changes, the newest of them.")] = 50,
     as_json: JsonOption = False,
     admin: AdminOption = None,
+    admin_token_file: AdminTokenFileOption = None,
     config: ConfigOption = None,
 ) -> None:
     """List the last changes, and the milliseconds that each consumer took for each.
@@ -33,7 +41,9 @@ def history(
     from discovery.cli.table import print_table
 
     check_service(service)
-    document = ask(admin_address(admin, config), "/api/history", {"service": service, "limit": int(limit)})
+    document = ask(
+        admin_address(admin, config, admin_token_file), "/api/history", {"service": service, "limit": int(limit)}
+    )
     if as_json:
         result(json.dumps(document, indent=2))
         return

@@ -68,6 +68,15 @@ AdminOption = Annotated[
         help="The daemon's admin endpoint. Default: the configuration's admin, else 127.0.0.1:9901.",
     ),
 ]
+AdminTokenFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        readable=False,
+        envvar="DISCOVERY_ADMIN_TOKEN_FILE",
+        help="The token of the admin endpoint. Default: the configuration's admin_token_file.",
+    ),
+]
 RunDirOption = Annotated[
     Path | None,
     typer.Option(
@@ -130,6 +139,7 @@ def overrides(
     *,
     registry: str | None = None,
     admin: str | None = None,
+    admin_token_file: Path | None = None,
     run_dir: Path | None = None,
     state_dir: Path | None = None,
     plugins: Collection[str] = (),
@@ -140,7 +150,13 @@ def overrides(
     from discovery.daemon.config import VARIABLES, Overrides
     from discovery.registry.url import PASSWORD_VARIABLE
 
-    given = {"registry": registry, "admin": admin, "run_dir": run_dir, "state_dir": state_dir}
+    given = {
+        "registry": registry,
+        "admin": admin,
+        "admin_token_file": admin_token_file,
+        "run_dir": run_dir,
+        "state_dir": state_dir,
+    }
     options = {name: str(value) for name, value in given.items() if value is not None}
     set_ = {name: value for name, (variable, _) in VARIABLES.items() if (value := environment.get(variable))}
     # typer also reads most of these variables: an option that equals its variable comes from the variable.
@@ -151,6 +167,7 @@ def overrides(
         plugins=tuple(plugins),
         assignments=tuple(assignments),
         admin=every.get("admin"),
+        admin_token_file=Path(every["admin_token_file"]) if "admin_token_file" in every else None,
         run_dir=Path(every["run_dir"]) if "run_dir" in every else None,
         state_dir=Path(every["state_dir"]) if "state_dir" in every else None,
         log_level=every.get("log_level"),
@@ -165,6 +182,7 @@ def settings_of(
     *,
     registry: str | None = None,
     admin: str | None = None,
+    admin_token_file: Path | None = None,
     run_dir: Path | None = None,
 ) -> "Settings":
     """Return the settings of a command that runs no plugin. Options take precedence over the file in use.
@@ -173,7 +191,7 @@ def settings_of(
     """
     from discovery.daemon.config import INSTANCES, load_settings
 
-    given = overrides(registry=registry, admin=admin, run_dir=run_dir)
+    given = overrides(registry=registry, admin=admin, admin_token_file=admin_token_file, run_dir=run_dir)
     return load_settings(file_in_use(config), given, leave_out=INSTANCES)
 
 

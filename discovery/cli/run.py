@@ -10,6 +10,7 @@ import typer
 from discovery.cli.console import note, progress, result
 from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import (
+    AdminTokenFileOption,
     ConfigOption,
     JsonOption,
     RegistryOption,
@@ -78,6 +79,7 @@ def run(
             help="The address of the admin endpoint: health, metrics and state. Default: 127.0.0.1:9901.",
         ),
     ] = None,
+    admin_token_file: AdminTokenFileOption = None,
     run_dir: RunDirOption = None,
     state_dir: Annotated[
         Path | None,
@@ -116,6 +118,7 @@ def run(
     given = overrides(
         registry=registry,
         admin=admin,
+        admin_token_file=admin_token_file,
         run_dir=run_dir,
         state_dir=state_dir,
         plugins=plugin or (),

@@ -3,10 +3,15 @@
 import json
 
 from discovery.cli.console import result
-from discovery.cli.options import AdminOption, ConfigOption, JsonOption
+from discovery.cli.options import AdminOption, AdminTokenFileOption, ConfigOption, JsonOption
 
 
-def status(as_json: JsonOption = False, admin: AdminOption = None, config: ConfigOption = None) -> int:
+def status(
+    as_json: JsonOption = False,
+    admin: AdminOption = None,
+    admin_token_file: AdminTokenFileOption = None,
+    config: ConfigOption = None,
+) -> int:
     """Tell the state of a daemon on one screen: its registry, its consumers and providers, and what is wrong.
 
     The exit code is 0 if the daemon is well or does a part of its work, and 1 if it is failing, or none answers.
@@ -18,7 +23,7 @@ def status(as_json: JsonOption = False, admin: AdminOption = None, config: Confi
     from discovery.cli.asking import admin_address, ask
     from discovery.cli.screen import status_lines
 
-    document = ask(admin_address(admin, config), "/api/status")
+    document = ask(admin_address(admin, config, admin_token_file), "/api/status")
     if as_json:
         result(json.dumps(document, indent=2))
     else:

@@ -6,14 +6,17 @@ import shutil
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from discovery.cli.console import abandon_stdout, result
-from discovery.cli.options import AdminOption, ConfigOption, JsonOption, parsed_option
+from discovery.cli.options import AdminOption, AdminTokenFileOption, ConfigOption, JsonOption, parsed_option
 from discovery.cli.signals import run_until_signal
 from discovery.errors import DiscoveryError
 from discovery.fields import Duration, WholeNumber
 from discovery.system.asyncio_tools import on_thread
+
+if TYPE_CHECKING:
+    from discovery.cli.asking import AdminAddress
 
 _CHANGES = 20
 """Changes that are asked for: as many as a screen has room for."""
@@ -30,6 +33,7 @@ def top(
     ] = None,
     as_json: JsonOption = False,
     admin: AdminOption = None,
+    admin_token_file: AdminTokenFileOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Show the state of a daemon and its last changes, again and again.
@@ -43,11 +47,11 @@ def top(
     """
     from discovery.cli.asking import admin_address
 
-    address = admin_address(admin, config)
+    address = admin_address(admin, config, admin_token_file)
     run_until_signal(_show(address, interval, None if count is None else int(count), as_json))
 
 
-async def _show(address: tuple[str, int], interval: float, count: int | None, as_json: bool) -> None:
+async def _show(address: "AdminAddress", interval: float, count: int | None, as_json: bool) -> None:
     on_terminal = sys.stdout.isatty() and not as_json
     shown = 0
     try:
@@ -90,7 +94,7 @@ def _print(lines: Sequence[str], *, on_terminal: bool, first: bool) -> None:
         result(line)
 
 
-def _ask(address: tuple[str, int]) -> dict[str, Any]:
+def _ask(address: "AdminAddress") -> dict[str, Any]:
     from discovery.cli.asking import ask
 
     try:

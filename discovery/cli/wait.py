@@ -2,13 +2,23 @@
 
 import json
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from discovery.cli.console import note, progress, result
-from discovery.cli.options import AdminOption, ConfigOption, JsonOption, check_service, parsed_option
+from discovery.cli.options import (
+    AdminOption,
+    AdminTokenFileOption,
+    ConfigOption,
+    JsonOption,
+    check_service,
+    parsed_option,
+)
 from discovery.fields import Duration, WholeNumber
+
+if TYPE_CHECKING:
+    from discovery.cli.asking import AdminAddress
 
 NOT_IN_TIME = 3
 """Exit code: the state has not come within `--timeout`."""
@@ -42,6 +52,7 @@ def wait(
     timeout: Annotated[float, parsed_option(Duration(zero="look once"), "How long to wait.")] = 60.0,
     as_json: JsonOption = False,
     admin: AdminOption = None,
+    admin_token_file: AdminTokenFileOption = None,
     config: ConfigOption = None,
 ) -> int:
     """Wait until a service has its backends, as a daemon of this machine sees the registry, or has applied it.
@@ -65,7 +76,7 @@ def wait(
         "revision": _whole(revision),
     }
     with progress(f"{service!r}, for up to {timeout:g} s"):
-        document = _poll(admin_address(admin, config), query, time.monotonic() + timeout)
+        document = _poll(admin_address(admin, config, admin_token_file), query, time.monotonic() + timeout)
     if as_json:
         result(json.dumps(document, indent=2))
     elif document["met"]:
@@ -77,7 +88,7 @@ def wait(
     return 0 if document["met"] else NOT_IN_TIME
 
 
-def _poll(address: tuple[str, int], query: dict[str, Any], deadline: float) -> dict[str, Any]:
+def _poll(address: "AdminAddress", query: dict[str, Any], deadline: float) -> dict[str, Any]:
     """Ask until the state is there or `deadline`. Raises ConfigError for what the daemon refuses."""
     from discovery.cli.asking import NoDaemonError, RefusedError, ask
     from discovery.errors import ConfigError
@@ -94,7 +105,7 @@ def _poll(address: tuple[str, int], query: dict[str, Any], deadline: float) -> d
         except RefusedError as error:
             if error.status in (400, 404):
                 raise ConfigError(str(error)) from None
-            if time.monotonic() >= deadline:
+            if error.status in (401, 403, 429) or time.monotonic() >= deadline:
                 raise
         else:
             answered = True

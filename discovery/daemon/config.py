@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from discovery.admin.access import AccessSettings, Metrics
 from discovery.daemon.assignments import assign
 from discovery.daemon.commandline import add_plugin
 from discovery.daemon.configfile import read_file
@@ -44,6 +45,7 @@ VARIABLES: Mapping[str, tuple[str, str]] = types.MappingProxyType(
     {
         "registry": ("DISCOVERY_REGISTRY", "registry"),
         "admin": ("DISCOVERY_ADMIN", "admin"),
+        "admin_token_file": ("DISCOVERY_ADMIN_TOKEN_FILE", "admin_token_file"),
         "run_dir": ("DISCOVERY_RUN_DIR", "run_dir"),
         "state_dir": ("DISCOVERY_STATE_DIR", "state_dir"),
         "log_level": ("DISCOVERY_LOG_LEVEL", "log.level"),
@@ -99,6 +101,12 @@ class FileSettings(PluginConfig):
         None, description="Where daemons are announced, apart from services. Default in etcd: /discovery"
     )
     fleet_networks: Networks = Field(OWN_MACHINE, description="Networks in which other daemons are asked how they are")
+    admin_token_file: Path | None = Field(
+        None, description="File of the token that clients of the admin endpoint have to know"
+    )
+    admin_metrics: Metrics = Field(
+        "authenticated", description="To whom /metrics is told: those who are authenticated, everybody, or nobody"
+    )
     log: LogSettings = LogSettings()
     run_dir: Path | None = Field(None, description="Directory for sockets, locks and generated files")
     state_dir: Path | None = Field(None, description="Directory for the last good snapshot")
@@ -154,6 +162,7 @@ class Settings(NamedTuple):
     overridden: Mapping[str, str] = types.MappingProxyType({})
     admin_hosts: tuple[str, ...] = ()
     fleet: FleetSettings = FleetSettings()
+    admin_access: AccessSettings = AccessSettings()
     registry_is_known: bool = True
 
 
@@ -169,6 +178,7 @@ class Overrides:
     plugins: tuple[str, ...] = ()
     assignments: tuple[str, ...] = ()
     admin: str | None = None
+    admin_token_file: Path | None = None
     run_dir: Path | None = None
     state_dir: Path | None = None
     log_level: str | None = None
@@ -266,6 +276,7 @@ def parse_settings(
         fleet=FleetSettings(
             parsed.announce, parsed.announce_address, parsed.fleet_prefix, tuple(parsed.fleet_networks)
         ),
+        admin_access=AccessSettings(parsed.admin_token_file, parsed.admin_metrics),
         registry_is_known=registry_is_known,
     )
 
@@ -305,7 +316,7 @@ def _override(raw: dict[str, Any], overrides: Overrides) -> None:
     """Lay the overrides of everything but the instances over `raw`."""
     if overrides.registry is not None:
         raw["registry"] = {"url": overrides.registry}
-    for name in ("admin", "run_dir", "state_dir"):
+    for name in ("admin", "admin_token_file", "run_dir", "state_dir"):
         if (value := getattr(overrides, name)) is not None:
             raw[name] = value
     for name, value in (("level", overrides.log_level), ("format", overrides.log_format)):

@@ -216,13 +216,12 @@ class Daemon:
         old, registry = self._settings, self._link.registry
         if settings.registry != old.registry:
             registry = plugins.open_registry(settings.registry)
-        if settings.admin != old.admin:
-            try:
-                await self._admin.open(settings)
-            except ConfigError:
-                if registry is not self._link.registry:
-                    await self._link.close(registry)
-                raise
+        try:
+            await self._admin.open(settings)
+        except ConfigError:
+            if registry is not self._link.registry:
+                await self._link.close(registry)
+            raise
         if settings.run_dir != old.run_dir:
             self._log.warning("run_dir has changed: that takes a restart")
         self._settings = settings

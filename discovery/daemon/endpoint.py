@@ -2,6 +2,7 @@
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.admin.access import Access, is_loopback
 from discovery.admin.port import AdminPort
 from discovery.admin.sources import Sources
 from discovery.daemon.config import Settings
@@ -12,10 +13,12 @@ class AdminEndpoint:
     """Holds at most a single `AdminPort` at a time. For the core's loop."""
 
     def __init__(self, sources: Sources, log: FilteringBoundLogger) -> None:
-        """Prepare; `open` begins. `sources` are those of `Admin`."""
-        self._sources = sources
+        """Prepare; `open` begins. `sources` are those of `Admin`; who may ask is the settings' to say."""
+        self._sources = sources._replace(access=lambda: self._access)
         self._log = log
         self._port: AdminPort | None = None
+        self._address: tuple[str, int] | None = None
+        self._access = Access()
 
     @property
     def listens(self) -> bool:
@@ -25,9 +28,14 @@ class AdminEndpoint:
     async def open(self, settings: Settings) -> None:
         """Listen where `settings` say, and close the port before when the new port listens.
 
-        Raises ConfigError, and leaves the port before as it is, if an address that was asked for cannot be had. The
-        default address is given up with a warning.
+        Who may ask is as the files say now, on a port that stays, too. Raises ConfigError, and leaves the port and the
+        access before as they are, if an address that was asked for cannot be had, or a file. The default address is
+        given up with a warning.
         """
+        before, access = self._access, settings.admin_access.read() if settings.admin is not None else Access()
+        self._access = access
+        if settings.admin == self._address:
+            return
         port: AdminPort | None = None
         if settings.admin is not None:
             port = AdminPort(self._sources)
@@ -35,14 +43,20 @@ class AdminEndpoint:
                 await port.start(*settings.admin)
             except ConfigError as error:
                 if not settings.admin_is_default:
+                    self._access = before
                     raise
                 self._log.warning(str(error))
                 port = None
         await self.close()
-        self._port = port
+        self._port, self._address = port, settings.admin
+        if port is not None and settings.admin is not None and not is_loopback(settings.admin[0]):
+            self._warn_of_clear_text(settings.admin)
 
     async def close(self) -> None:
         """Stop listening and serving. Idempotent."""
-        port, self._port = self._port, None
+        port, self._port, self._address = self._port, None, None
         if port is not None:
             await port.close()
+
+    def _warn_of_clear_text(self, address: tuple[str, int]) -> None:
+        self._log.warning("the admin endpoint is reached from other machines without TLS", host=address[0])

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from discovery.admin.access import check_exposure
 from discovery.consuming.runner import ConsumerInstance
 from discovery.daemon.config import (
     ConsumerSettings,
@@ -70,6 +71,8 @@ def examine(
     if settings.fleet.announce and settings.admin is not None and settings.registry_is_known:
         with faults.gathered():
             fleet_url(settings.registry, settings.fleet.prefix)
+    with faults.gathered():
+        _check_admin(settings, path)
     return settings, build(settings, faults, path), faults
 
 
@@ -104,6 +107,17 @@ def build(settings: Settings, faults: Faults | None = None, path: Path | None = 
     if faults is None:
         found.raise_if_any()
     return Instances(consumers, providers, broken)
+
+
+def _check_admin(settings: Settings, path: Path | None) -> None:
+    """Raise ConfigError if the admin endpoint would tell everything to other machines, or its files cannot be used."""
+    if settings.admin is None:
+        return
+    try:
+        settings.admin_access.read()
+        check_exposure(settings.admin[:1], settings.admin_access)
+    except ConfigError as error:
+        raise ConfigError(f"{path or 'command line'}: {error}") from None
 
 
 def _consumer(settings: ConsumerSettings) -> ConsumerInstance:

@@ -44,7 +44,7 @@ class HttpServer:
     def __init__(self, application: web.Application, hosts: Callable[[], Collection[str]]) -> None:
         """Prepare. `hosts` is called for every request, beside IP addresses and localhost, which always pass."""
         self._hosts = hosts
-        application.middlewares.append(self._guard)
+        application.middlewares.insert(0, self._guard)
         application.on_response_prepare.append(_close_afterwards)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=_END_SECONDS)
         logging.getLogger("aiohttp.server").addFilter(_is_our_fault)

@@ -1,0 +1,177 @@
+"""Stands before every route of the admin endpoint, also those that do not exist: methods, origins and credentials.
+
+A route is told to who is authenticated. Exceptions are named here, so that a new route is guarded without further ado.
+"""
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable, Collection
+from typing import Literal
+
+import structlog
+from aiohttp import web
+
+from discovery.admin import credentials
+from discovery.admin.access import Access, is_loopback
+from discovery.admin.attempts import Attempts
+from discovery.model import join_host_port
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Outcome = Literal["known", "unknown", "wrong"]
+
+PUBLIC = frozenset({"/healthz", "/readyz"})
+"""Paths that are told to everybody, in a word; `is_known` says whether with details."""
+METHODS = frozenset({"GET", "HEAD"})
+_SECRETS = frozenset({"token", "access_token", "admin_token"})
+"""Names in a query by which a token would be given: the addresses of pages end in histories and logs."""
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Of every answer that does not set them itself."""
+_KNOWN = web.RequestKey("known", bool)
+_PROOF = web.RequestKey("proof", credentials.Proof)
+
+_log = structlog.get_logger("discovery.admin.server")
+
+
+def is_known(request: web.Request) -> bool:
+    """Return True if the client may be told everything."""
+    return _KNOWN in request and request[_KNOWN]
+
+
+class Guard:
+    """The middleware of one server. For one event loop."""
+
+    def __init__(self, access: Callable[[], Access], names: Callable[[], Collection[str]]) -> None:
+        """Prepare. `access`, and `names`, under which clients may address the server, are called at every request."""
+        self._access = access
+        self._names = names
+        self._challenges = credentials.Challenges()
+        self._attempts = Attempts()
+
+    def guard(self, application: web.Application) -> None:
+        """Stand before every route of the application."""
+        application.middlewares.append(self._middleware)
+        application.on_response_prepare.append(self._prepare)
+
+    @web.middleware
+    async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not _SECRETS.isdisjoint(name.lower() for name in request.query):
+            return _error(400, "a token never stands in an address: send the header Authorization: Bearer TOKEN")
+        if is_from_elsewhere(request):
+            return _error(403, "a page of another origin may not ask")
+        if request.method not in METHODS:
+            return web.json_response(
+                {"error": "only GET and HEAD are served"}, status=405, headers={"Allow": ", ".join(sorted(METHODS))}
+            )
+        access = self._access()
+        if request.path == "/metrics" and access.metrics == "off":
+            return _error(404, "metrics are off: see admin_metrics in the configuration")
+        outcome = await self._judge(request, access)
+        request[_KNOWN] = outcome == "known"
+        if outcome == "wrong":
+            return await self._refuse(request, access)
+        if outcome == "unknown" and not _is_public(request.path, access):
+            return self._ask(request)
+        return await handler(request)
+
+    async def _judge(self, request: web.Request, access: Access) -> Outcome:
+        """Whether the client is known; "wrong" if it gave credentials that are not right."""
+        if access.token is None:
+            return "known"
+        given = request.headers.getall("Authorization", [])
+        if not given:
+            return "unknown"
+        if len(given) > 1 or self._attempts.are_too_many(_client(request), time.monotonic()):
+            return "wrong"
+        if (proof := credentials.proof_of(given[0])) is not None:
+            if not self._is_proven(request, access.token, proof):
+                return "wrong"
+            request[_PROOF] = proof
+            return "known"
+        scheme, _, token = given[0].partition(" ")
+        return "known" if scheme.lower() == "bearer" and credentials.same(token.strip(), access.token) else "wrong"
+
+    def _is_proven(self, request: web.Request, token: str, proof: credentials.Proof) -> bool:
+        audience = request.headers.get("Host", "").lower()
+        return (
+            audience in self._audiences(request)
+            and self._challenges.is_fresh(proof.nonce, time.monotonic())
+            and credentials.is_proven(token, proof, request.method, request.raw_path, audience)
+        )
+
+    def _audiences(self, request: web.Request) -> set[str]:
+        """The HOST:PORT by which this server may be asked: a proof for any other was made for somebody else."""
+        sockname = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        if not sockname:
+            return set()
+        host, port = sockname[:2]
+        hosts = {str(host).partition("%")[0], *self._names(), *(("localhost",) if is_loopback(str(host)) else ())}
+        return {join_host_port(each.lower(), port) for each in hosts} | {each.lower() for each in self._names()}
+
+    async def _refuse(self, request: web.Request, access: Access) -> web.Response:
+        """Answer who gave wrong credentials, late."""
+        client = _client(request)
+        seconds = self._attempts.fail(client, time.monotonic())
+        _log.warning("wrong credentials at the admin endpoint", client=client)
+        if seconds is None:
+            return _error(429, "too many attempts with wrong credentials: wait a minute", {"Retry-After": "60"})
+        await asyncio.sleep(seconds)
+        error = "the token is not the one of admin_token_file, or the proof of it is late or for another address"
+        return self._ask(request, error)
+
+    def _ask(self, request: web.Request, error: str = "") -> web.Response:
+        """Ask for credentials."""
+        told = (
+            error or "say who you are: send the header Authorization: Bearer TOKEN, with the token of admin_token_file"
+        )
+        answer = _error(401, told)
+        answer.headers.add("WWW-Authenticate", credentials.challenge(self._challenges.issue(time.monotonic())))
+        answer.headers.add("WWW-Authenticate", 'Bearer realm="discovery"')
+        return answer
+
+    async def _prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        proof, token = request.get(_PROOF), self._access().token
+        if proof is not None and token is not None and isinstance(response, web.Response):
+            body = response.body if isinstance(response.body, bytes | bytearray) else b""
+            header = credentials.answer_header(token, proof, response.status, bytes(body))
+            response.headers["Authentication-Info"] = header
+
+
+def is_from_elsewhere(request: web.Request) -> bool:
+    """Return True if a page of another origin has a browser ask.
+
+    Other ports of a host are other origins, and the same site. A link that a person follows is no reading by a page.
+    """
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    if site in ("none", "same-origin"):
+        return False
+    followed = (
+        request.headers.get("Sec-Fetch-Mode") == "navigate" and request.headers.get("Sec-Fetch-Dest") == "document"
+    )
+    return not (followed and request.method in METHODS)
+
+
+def _is_public(path: str, access: Access) -> bool:
+    return path in PUBLIC or (path == "/metrics" and access.metrics == "open")
+
+
+def _client(request: web.Request) -> str:
+    """The address of the client; of IPv6 the network, of which a client may have every address."""
+    text = (request.remote or "").partition("%")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return text
+    return str(address) if address.version == 4 else str(ipaddress.ip_network((text, 64), strict=False))
+
+
+def _error(status: int, error: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": error}, status=status, headers=headers)
