@@ -5,6 +5,7 @@ from collections import deque
 ATTEMPTS = 10
 """Wrong attempts of a client within a minute, after which it has to wait."""
 MINUTE = 60.0
+"""Seconds for which a wrong attempt is remembered."""
 DELAY = 0.5
 """Seconds after which a wrong attempt is answered."""
 _MOST_CLIENTS = 1000

@@ -17,6 +17,7 @@ SCHEME = "Discovery-HMAC"
 SHORTEST_TOKEN = 32
 """Characters of a token at least: whoever is told a proof may guess as fast as a machine can."""
 LONGEST_TOKEN = 512
+"""Characters of a token at most: with it a header stays far from what servers on the way take."""
 PROOF_SECONDS = 30.0
 """Seconds for which a challenge can be answered."""
 
