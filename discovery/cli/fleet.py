@@ -9,7 +9,15 @@ import typer
 
 from discovery.cli.console import note, result
 from discovery.cli.interrupts import run_coroutine
-from discovery.cli.options import AdminOption, ConfigOption, JsonOption, RegistryOption, TimeoutOption, settings_of
+from discovery.cli.options import (
+    AdminOption,
+    AdminTokenFileOption,
+    ConfigOption,
+    JsonOption,
+    RegistryOption,
+    TimeoutOption,
+    settings_of,
+)
 from discovery.cli.timing import duration
 from discovery.system.terminal import printable
 
@@ -26,6 +34,7 @@ def fleet(
     wide: Annotated[bool, typer.Option("--wide", help="Also the run directory and the start of each daemon.")] = False,
     timeout: TimeoutOption = 10.0,
     admin: AdminOption = None,
+    admin_token_file: AdminTokenFileOption = None,
     registry: RegistryOption = None,
     config: ConfigOption = None,
 ) -> int:
@@ -44,7 +53,7 @@ def fleet(
     from discovery.fleet.fleetdocument import is_well
 
     try:
-        document = ask(admin_address(admin, config), "/api/fleet", timeout=_ASK_SECONDS)
+        document = ask(admin_address(admin, config, admin_token_file), "/api/fleet", timeout=_ASK_SECONDS)
         alone = None
     except NoDaemonError as error:
         document = _alone(config, registry, timeout, str(error))
