@@ -247,6 +247,11 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         """Return the consumer's details of its state. See `Details.inspect`."""
         return await self._details.inspect(self._loop, timeout)
 
+    def _is_listed(self, key: str) -> bool:
+        service, _, id_ = key.partition("/")
+        there = self.applied.services.get(service) if self.applied is not None else None
+        return there is not None and there.get(id_) is not None
+
     def _problems(self) -> Mapping[str, str]:
         desired = self._latest.value
         missing = missing_services(self._instance.filter, desired.snapshot) if desired is not None else ()

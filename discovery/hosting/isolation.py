@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from structlog.typing import FilteringBoundLogger
 
 from discovery.errors import CannotStartError, DiscoveryError, describe
+from discovery.hosting.downlog import DownLog
 from discovery.hosting.wake import Wake
 from discovery.plugin import Health
 from discovery.system import rundir
@@ -29,8 +30,6 @@ STOP_SECONDS = 10.0
 """Seconds that a plugin may take to stop, as long as service managers usually wait before they kill."""
 MOST_DOWN = 1000
 """Backends that a plugin reports as down: of 100,000 that are, nobody reads more."""
-_MOST_LOGGED = 5
-"""Backends that are logged one by one at a time, so that a dead network does not fill the log."""
 _LOOK_SECONDS = 0.01
 """Seconds between two looks at a thread that ends: a thread wakes no loop when it has ended."""
 BEGIN_SECONDS = 10.0
@@ -149,6 +148,7 @@ class Isolated(ABC, Generic[I, P, S]):
         self._changed = changed
         self._status = status
         self._failures = Failures()
+        self._down_log = DownLog(self._log)
         self._phase = (Phase.STARTING, time.monotonic())
         self._begun = time.monotonic()
         self._wake = Wake()
@@ -364,7 +364,7 @@ class Isolated(ABC, Generic[I, P, S]):
             self._log.error("teardown failed", reason=describe(error))
 
     async def _check_health(self, plugin: P) -> None:
-        limit = asyncio.timeout(self._timing.health_timeout)
+        limit, answered = asyncio.timeout(self._timing.health_timeout), True
         self._health_asked = time.monotonic()
         try:
             async with limit:
@@ -377,13 +377,15 @@ class Isolated(ABC, Generic[I, P, S]):
         except BaseException as error:  # a plugin may raise anything, SystemExit too
             if self._is_own_cancellation(error):
                 raise
+            answered = False
             health = self._late() if limit.expired() else Health(ok=False, detail=describe(error))
         finally:
             self._health_asked = None
         if health != self._status.health:
             self._report_problems(self._status.health.problems, health.problems)
-            self._report_down(self._status.health.down, health.down)
             self._report(health=health)
+        if answered:  # a health that cannot be had says of no backend that it has recovered
+            self._down_log.tell(health.down, self._is_listed)
 
     def _late(self) -> Health:
         return Health(ok=False, detail=f"its health has not answered within {self._timing.health_timeout:g} s")
@@ -396,15 +398,10 @@ class Isolated(ABC, Generic[I, P, S]):
         for what in before.keys() - problems.keys():
             self._log.info("no longer a problem", what=what)
 
-    def _report_down(self, before: Mapping[str, str], down: Mapping[str, str]) -> None:
-        """Log some of the backends that have become down, or are down no longer, and the number of the others."""
-        fresh, over = [key for key in down if key not in before], [key for key in before if key not in down]
-        for key in fresh[:_MOST_LOGGED]:
-            self._log.warning("a backend is down", key=key, reason=down[key])
-        for key in over[:_MOST_LOGGED]:
-            self._log.info("a backend is no longer down", key=key)
-        if more := len(fresh[_MOST_LOGGED:]) + len(over[_MOST_LOGGED:]):
-            self._log.info("and more backends are down, or no longer", backends=more)
+    def _is_listed(self, key: str) -> bool:
+        """Return True if the instance still has the backend `key`, as far as it knows."""
+        del key
+        return True
 
     def _report_failure(self, what: str, error: BaseException) -> None:
         reason = describe(error)

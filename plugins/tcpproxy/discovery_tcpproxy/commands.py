@@ -65,6 +65,13 @@ def ambassador(
     state_dir: StateDirOption = None,
     replace: ReplaceOption = False,
     config: ConfigOption = None,
+    admin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The address of an admin endpoint: health, metrics and state of this ambassador. Default: none.",
+        ),
+    ] = None,
 ) -> int:
     """Listen on a fixed port, and forward TCP connections to the backends that the registry has at the moment.
 
@@ -73,6 +80,7 @@ def ambassador(
     \b
     discovery ambassador redis 6379
     discovery ambassador postgres 5432 --listen 127.0.0.1 --registry etcd://10.0.0.1:2379
+    discovery ambassador redis 6379 --admin 127.0.0.1:9902
     """
     number = _port(port)
     try:
@@ -88,6 +96,7 @@ def ambassador(
         state_dir=state_dir,
         replace=replace,
         config=config,
+        admin=admin,
     )
 
 

@@ -105,11 +105,11 @@ def down(status: ProxyStatus) -> dict[str, str]:
     for name, listener in status.config.listen.items():
         service = service_of(name, listener)
         backends = {} if listener.targets else status.figures.get("listeners", {}).get(name, {}).get("backends", {})
-        aside = {id_ for id_, each in backends.items() if each.get("state") in _SET_ASIDE}
-        if aside:
-            reason = f"listener {name}: the last connection to it was refused, or not answered"
-            known = status.targets.get(service, ())
-            found.update((f"{service}/{each.id}", reason) for each in known if each.weight and each.id in aside)
+        aside = {id_: each.get("reason", "") for id_, each in backends.items() if each.get("state") in _SET_ASIDE}
+        for each in status.targets.get(service, ()) if aside else ():
+            if each.weight and each.id in aside:
+                why = aside[each.id] or "it was refused, or not answered"
+                found[f"{service}/{each.id}"] = f"listener {name}: the last connection to it failed: {why}"
     return found
 
 

@@ -1,6 +1,7 @@
 """Connection attempts to the backends of a listener: one backend after another, until one answers."""
 
 import errno
+import os
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -85,11 +86,14 @@ class Dialler:
             if code in _LOCAL_ERRORS:
                 self._give_back(connection)
                 break
-            self.failed(connection)
+            self.failed(connection, os.strerror(code))
         self.queue.add(connection)
 
-    def failed(self, connection: Connection) -> None:
-        """Record a failed attempt. The backend remains that of the connection while it has other addresses."""
+    def failed(self, connection: Connection, reason: str) -> None:
+        """Record an attempt that failed for `reason`, in a few words.
+
+        The backend remains that of the connection while it has other addresses.
+        """
         upstream = connection.upstream
         if upstream is None:
             return
@@ -100,7 +104,7 @@ class Dialler:
         connection.upstream = None
         connection.tried += (upstream,)
         self._counters.connect_failures += 1
-        self._pool.failed(upstream, self._loop.now)
+        self._pool.failed(upstream, self._loop.now, reason)
         self.queue.schedule()
 
     def dial_another(self, connection: Connection) -> None:
@@ -113,7 +117,7 @@ class Dialler:
         self.dial(connection)
 
     def _time_out(self, connection: Connection) -> None:
-        self.failed(connection)
+        self.failed(connection, f"no answer within {self.attempts.seconds:g} s")
         self.dial(connection)
 
     def _give_back(self, connection: Connection) -> None:

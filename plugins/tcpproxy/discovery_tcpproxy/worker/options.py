@@ -1,5 +1,6 @@
 """Socket options that differ from the defaults of the kernel, set on plain descriptors."""
 
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ A dead peer is detected within 7.5 minutes, before usual firewalls forget an idl
 
 _TIMER_SHARE = 7 / 8
 """Share of a limit for the kernel's timers: a timer of Linux may be late by an eighth (kernel/time/timer.c)."""
+_NOBODY = "no program listens there"
+"""Why an attempt without an error of the kernel has failed: the socket was connected to itself."""
 _ANSWER_PROBES = 3
 """Probes to a backend that owes an answer, before the connection ends: one or two may be lost."""
 
@@ -99,6 +102,13 @@ def limit_probe_interval(descriptor: int, seconds: float) -> None:
 
 def _interval(seconds: float) -> int:
     return max(_LEAST_PROBE_INTERVAL, min(_MOST_PROBE_INTERVAL, round(seconds * 1000)))
+
+
+def failure_of(descriptor: int) -> str:
+    """Return in words why a connection attempt has failed. The kernel tells a socket's error once: not again."""
+    with borrowed(descriptor) as sock:
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return os.strerror(code) if code else _NOBODY
 
 
 def is_connected_to_itself(descriptor: int) -> bool:

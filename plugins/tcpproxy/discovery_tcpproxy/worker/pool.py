@@ -126,8 +126,11 @@ class UpstreamPool:
         self._update_offer(backend)
         return backend.accepts_new
 
-    def failed(self, backend: Upstream, now: float) -> None:
-        """Record that a backend refused a connection or did not answer in time, and set the backend aside."""
+    def failed(self, backend: Upstream, now: float, reason: str = "") -> None:
+        """Record that a backend refused a connection or did not answer in time, and set the backend aside.
+
+        `reason` is what the kernel says of the attempt, for reports.
+        """
         backend.dialling -= 1
         backend.connect_failures += 1
         self.closed(backend)
@@ -136,6 +139,7 @@ class UpstreamPool:
             return
         delay = min(FIRST_DELAY * 2 ** min(backend.failures, _MOST_DOUBLINGS), MOST_DELAY)
         backend.failures += 1
+        backend.reason = reason
         backend.state, backend.failed_at = UpstreamState.SET_ASIDE, now
         backend.until = now + min(delay * (0.8 + 0.4 * self._random()), MOST_DELAY)
         self._set_aside[backend] = None

@@ -11,7 +11,7 @@ from discovery_tcpproxy.worker.context import WorkerContext
 from discovery_tcpproxy.worker.counters import ListenerCounters
 from discovery_tcpproxy.worker.dialler import Dialler
 from discovery_tcpproxy.worker.loop import Deadlines
-from discovery_tcpproxy.worker.options import is_connected_to_itself, no_linger
+from discovery_tcpproxy.worker.options import failure_of, is_connected_to_itself, no_linger
 from discovery_tcpproxy.worker.pool import UpstreamPool
 from discovery_tcpproxy.worker.proxy_header import HeaderReader, header_of
 from discovery_tcpproxy.worker.stream import WATCHED, Connection
@@ -151,8 +151,9 @@ class ListenerProxy:
             return
         address = connection.server_address
         if events & _FAILED or upstream.failures or not upstream.connected or address is not upstream.address:
+            reason = failure_of(server.fd)
             if (events & _FAILED and not server.has_received_data()) or is_connected_to_itself(server.fd):
-                self._dialler.failed(connection)
+                self._dialler.failed(connection, reason)
                 self._dialler.dial(connection)
                 return
             if address is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from discovery_tcpproxy.worker.proxy import ListenerProxy
 from discovery_tcpproxy.worker.stream import Connection
-from discovery_tcpproxy.worker.upstream import Upstream
+from discovery_tcpproxy.worker.upstream import Upstream, UpstreamState
 
 MOST_CONNECTIONS = 1000
 """Connections that one answer lists: some 200 KiB. The number of the others is reported."""
@@ -41,12 +41,15 @@ def _listener_report(proxy: ListenerProxy) -> dict[str, Any]:
     figures["open"] = len(proxy.connections)
     figures["holding"] = proxy.holding
     figures["service"] = proxy.service
-    figures["backends"] = {upstream.id: each | {"state": _state(upstream)} for upstream, each in backends.items()}
+    figures["backends"] = {upstream.id: each | _state(upstream) for upstream, each in backends.items()}
     return figures
 
 
-def _state(upstream: Upstream) -> str:
-    return "draining" if upstream.draining else upstream.state.value
+def _state(upstream: Upstream) -> dict[str, str]:
+    """Return the state, and after a failed attempt the reason, which another worker's report does not displace."""
+    if upstream.draining or upstream.state is UpstreamState.USABLE or not upstream.reason:
+        return {"state": "draining" if upstream.draining else upstream.state.value}
+    return {"state": upstream.state.value, "reason": upstream.reason}
 
 
 def _connection_report(proxy: ListenerProxy, connection: Connection, now: float) -> dict[str, Any]:

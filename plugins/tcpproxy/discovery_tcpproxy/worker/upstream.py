@@ -41,6 +41,7 @@ class Upstream:
         "other_addresses",
         "port",
         "rank",
+        "reason",
         "received",
         "sent",
         "state",
@@ -72,6 +73,7 @@ class Upstream:
         self.state = UpstreamState.USABLE
         self.failures = 0  # consecutive failed attempts
         self.failed_at = 0.0
+        self.reason = ""  # of the last failed attempt
         self.until = 0.0
 
     def set_addresses(self, addresses: Iterable[str]) -> None:
