@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.histograms import NO_DELAYS, DelayHistograms
-from discovery.consuming.history import AppliedHistory, Change, delay_by
+from discovery.consuming.history import AppliedHistory, Change, Delay, delay_by
 from discovery.consuming.inheritance import Identity, Inheritance
 from discovery.consuming.latest import Latest
 from discovery.consuming.resolving import Step
@@ -105,11 +105,13 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         state_dir: Path | None = None,
         timing: Timing = TIMING,
         applied: Callable[[], None] = lambda: None,
+        timed: Callable[[str, int, Sequence[tuple[Change, Delay]]], None] = lambda *_: None,
     ) -> None:
         """Prepare; `start` begins. The instance's own directory is made, and locked, in `run_dir`.
 
         `state_dir` is the instance's own state directory, by default one in its run directory. `applied` is called on
-        the consumer's thread after each apply.
+        the consumer's thread after each apply, `timed` then with the consumer's name, the number of the step, and what
+        the consumer took for each change that concerned it.
         """
         super().__init__(instance, ConsumerStatus(instance.name, instance.plugin), run_dir, log, changed, timing)
         self._latest: Latest[_Desired] = Latest()
@@ -122,7 +124,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         self._delays = NO_DELAYS
         self._apply_requested = False
         self._operator_request = False
-        self._tell_applied = applied
+        self._tell_applied, self._tell_timed = applied, timed
         self._inheritance = inheritance or Inheritance()
         self._state_dir = state_dir or self._run_dir / "state"
         self._offers: Mapping[Identity, socket.socket] = {}
@@ -427,8 +429,10 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         if applied is None:
             return
         waited = self._waiting.take(applied.number)
-        if waited and concerned:
-            self._delays = self._delays.counting((delay_by(each.change, applied), each.stands_for) for each in waited)
+        took = [(each, delay_by(each.change, applied)) for each in waited] if concerned else []
+        if took:
+            self._delays = self._delays.counting((delay, each.stands_for) for each, delay in took)
+        self._tell_timed(self._instance.name, applied.number, [(each.change, delay) for each, delay in took])
 
 
 def _harmless(lines: Sequence[str]) -> Sequence[str]:

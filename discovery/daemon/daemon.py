@@ -1,10 +1,13 @@
 """The composition root: makes the parts of a daemon, starts them, reloads them and stops them."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
@@ -12,7 +15,7 @@ from discovery.admin.health import summary
 from discovery.admin.sources import Sources
 from discovery.admin.status import DaemonStatus
 from discovery.admin.waiters import Waiters
-from discovery.consuming.history import Change
+from discovery.consuming.history import Change, Delay
 from discovery.consuming.resolving import Resolved
 from discovery.daemon.config import Settings
 from discovery.daemon.endpoint import AdminEndpoint
@@ -34,6 +37,13 @@ from discovery.system.logs import configure_logging
 from discovery.system.rundir import base_run_dir
 from discovery.system.signals import on_stop
 from discovery.system.statedir import state_dir
+from discovery.tracing.opening import open_traces
+
+if TYPE_CHECKING:
+    from discovery.tracing.traces import Traces
+
+TRACES_SECONDS = 2.0
+"""For the last traces at the end of the daemon: a collector that answers does so sooner."""
 
 
 class Daemon:
@@ -69,7 +79,8 @@ class Daemon:
         self._status_changed = asyncio.Event()
         directories = Directories(self._run_dir, state_dir(self._settings.state_dir))
         self._waiters = Waiters()
-        self._running = RunningInstances(directories, log, self._wake, self._waiters.tell)
+        self._traces: Traces | None = None
+        self._running = RunningInstances(directories, log, self._wake, self._waiters.tell, self._on_timed)
         self._link = RegistryLink(log, self._offer, self._wake)
         self._reloads = Reloads(config, self._reload, log)
         path = self._run_dir / f"{name}.sock"
@@ -134,6 +145,7 @@ class Daemon:
         self._reloads.listen()
         if instances.providers:
             import discovery.providing.provider  # noqa: F401 - all is imported before a predecessor releases anything
+        self._traces = open_traces(os.environ, version("discovery-framework"), self._log)
         try:
             if not await self._succession.inherit(self._settings, replace=self._replace):
                 self._succession.close()
@@ -166,6 +178,8 @@ class Daemon:
             await asyncio.gather(self._running.stop(), self._link.stop_following(), self._fleet.close())
             await self._link.close(self._link.registry)
             await self._admin.close()
+            if (traces := self._traces) is not None:
+                await on_thread(lambda: traces.stop(TRACES_SECONDS), "end of traces")
             self._succession.close()
 
     async def _open_admin(self) -> None:
@@ -267,7 +281,14 @@ class Daemon:
         await self._succession.wait_until_handed_over()
         self._stop.set()
 
+    def _on_timed(self, consumer: str, number: int, delays: Sequence[tuple[Change, Delay]]) -> None:
+        """Pass on what a consumer took for changes; from any thread."""
+        if self._traces is not None:
+            self._traces.applied(consumer, number, delays)
+
     def _offer(self, resolved: Resolved, changes: Sequence[Change]) -> None:
+        if self._traces is not None:
+            self._traces.offered(changes, self._running.consumers)
         self._running.offer(resolved, changes)
         self._waiters.tell()
 

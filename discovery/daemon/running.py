@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
-from discovery.consuming.history import Change
+from discovery.consuming.history import Change, Delay
 from discovery.consuming.inheritance import Inheritance
 from discovery.consuming.resolving import Resolved
 from discovery.consuming.runner import ConsumerInstance, ConsumerRunner
@@ -34,10 +34,12 @@ class RunningInstances:
         log: FilteringBoundLogger,
         changed: Callable[[], None],
         applied: Callable[[], None],
+        timed: Callable[[str, int, Sequence[tuple[Change, Delay]]], None],
     ) -> None:
         """Run nothing yet. `changed` is called, from any thread, when the status of an instance may have changed.
 
-        `applied` is called, from any thread, when a consumer has applied a snapshot.
+        `applied` is called, from any thread, when a consumer has applied a snapshot, and `timed` then with
+        its name, the number of the step, and what it took for each change.
         """
         self.consumers: dict[str, ConsumerRunner] = {}
         self.providers: dict[str, RunningProvider] = {}
@@ -46,7 +48,7 @@ class RunningInstances:
         self._directories = directories
         self._log = log
         self._changed = changed
-        self._applied = applied
+        self._applied, self._timed = applied, timed
         self._lookup = RememberedLookups()  # shared by the checks of all providers
 
     @property
@@ -107,6 +109,7 @@ class RunningInstances:
                 self.inheritance,
                 self._directories.state_dir_of(name),
                 applied=self._applied,
+                timed=self._timed,
             )
             if latest is not None:
                 runner.offer(*latest)

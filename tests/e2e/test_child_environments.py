@@ -15,6 +15,8 @@ TIMEOUT = 60.0
 SECRETS = {
     "DISCOVERY_REGISTRY_PASSWORD": "hunter2",
     "DISCOVERY_REGISTRY": "etcd://user:hunter2@127.0.0.1:1",
+    "OTEL_EXPORTER_OTLP_HEADERS": "api-key=hunter2",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "api-key=hunter2",
 }
 
 

@@ -23,7 +23,7 @@ FLOORS = (
     {"hookspecs", "probes"},
     {"hosting"},
     {"consuming", "providing", "demo", "scaffold"},
-    {"admin"},
+    {"admin", "tracing"},
     {"fleet"},
     {"daemon", "testing"},
     {"library"},
@@ -59,7 +59,8 @@ NEVER = {
 }
 PLACES = {
     "grpc": {"registry/etcd"},
-    "google": {"registry/etcd"},
+    "google": {"system/protobuf.py"},
+    "opentelemetry": {"tracing"},
     "watchdog": {"system/filewatch.py"},
     "typer": {"cli", "commands.py"},
     "re2": {"probes"},

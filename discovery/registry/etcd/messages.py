@@ -6,12 +6,10 @@ are declared as int32, which is serialized to the same bytes. The messages are p
 set: a comparison with zero needs that.
 """
 
-import re
 from typing import Any, Final, NamedTuple
 
-from google.protobuf import descriptor_pool, message_factory
+from discovery.system.protobuf import described
 
-_PACKAGE = "discovery.etcd"
 _SCHEMA = """
 message KeyValue {
   bytes key = 1; int64 create_revision = 2; int64 mod_revision = 3; int64 version = 4; bytes value = 5;
@@ -60,12 +58,6 @@ message StatusResponse { ResponseHeader header = 1; repeated string errors = 8; 
 message AuthenticateRequest { string name = 1; string password = 2; }
 message AuthenticateResponse { ResponseHeader header = 1; string token = 2; }
 """
-_MESSAGE = re.compile(r"message (\w+) \{([^}]*)\}")
-_FIELD = re.compile(r"(repeated )?(\w+) (\w+) = (\d+);")
-_OPTIONAL, _REPEATED = 1, 3  # `Label` of FieldDescriptorProto
-_TYPE_MESSAGE = 11  # `Type` of FieldDescriptorProto, as the numbers below
-_TYPES = {"int64": 3, "uint64": 4, "int32": 5, "bool": 8, "string": 9, "bytes": 12}
-
 # Classes that are created at run time have no static type.
 Message = Any
 
@@ -80,41 +72,7 @@ TARGET_LEASE: Final = 4
 NO_PUTS: Final = 0  # a filter of a watch
 
 
-def _varint(number: int) -> bytes:
-    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + _varint(number >> 7)
-
-
-def _part(number: int, value: str | bytes | int) -> bytes:
-    """Return the serialized field `number` of a message, with the value `value`."""
-    if isinstance(value, int):
-        return _varint(number << 3) + _varint(value)
-    data = value.encode() if isinstance(value, str) else value
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _described_field(repeated: str, kind: str, name: str, number: str) -> bytes:
-    """Return a serialized FieldDescriptorProto."""
-    described = _part(1, name) + _part(3, int(number)) + _part(4, _REPEATED if repeated else _OPTIONAL)
-    if kind in _TYPES:
-        return described + _part(5, _TYPES[kind])
-    return described + _part(5, _TYPE_MESSAGE) + _part(6, f".{_PACKAGE}.{kind}")
-
-
-def _load() -> dict[str, Any]:
-    # A FileDescriptorProto (google/protobuf/descriptor.proto), serialized by hand: descriptor_pb2 takes 1 MiB.
-    file = _part(1, "discovery/etcd.proto") + _part(2, _PACKAGE)
-    messages = _MESSAGE.findall(_SCHEMA)
-    for name, body in messages:
-        fields = (_part(2, _described_field(*field)) for field in _FIELD.findall(body))
-        file += _part(4, _part(1, name) + b"".join(fields))
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name, _ in messages
-    }
-
-
-_classes = _load()
+_classes = described("discovery.etcd", _SCHEMA)
 KeyValue = _classes["KeyValue"]
 Event = _classes["Event"]
 ResponseHeader = _classes["ResponseHeader"]
