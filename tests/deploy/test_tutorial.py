@@ -28,6 +28,8 @@ LIMIT = 220
 """Seconds for a run, of which the images take most: with CI's patience, 3, less than the timeout of a test."""
 PATIENCE = 2
 """Times of a bar that a duration may take on a busy machine."""
+RESUMED = 5
+"""Seconds from the end of the dead machine's record to the first answer: ten times what a busy machine needs."""
 UNACKNOWLEDGED = 15
 """Seconds after which the ambassador ends a connection to a machine that died."""
 
@@ -119,6 +121,10 @@ def test_no_request_fails_when_a_machine_loses_power_and_returns(place: Path, im
     # Requests were held while there was no backend, for as long as the lease of a dead machine stands and no longer.
     assert result["held"] > 0
     assert result["longest_hold"] <= PATIENCE * result["longest_hold_allowed"]
+    assert result["longest_hold_met"] == (result["longest_hold"] <= result["longest_hold_allowed"])
+    assert (result["election"] > 0) == leader
+    # What follows the end of the record is no matter of etcd: the registrar, the ambassador and HAProxy.
+    assert result["resumed"] - result["record_ended"] <= within(RESUMED)
     assert result["in_flight"] > 0
     assert result["in_flight_longest"] <= PATIENCE * UNACKNOWLEDGED
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -30,6 +30,13 @@ class Cut(NamedTuple):
     ended: float
 
 
+class Leader(NamedTuple):
+    """The machine of the leader that members of etcd agree on from `at` on, a time of CLOCK_MONOTONIC."""
+
+    at: float
+    machine: str
+
+
 class Backend(NamedTuple):
     """A backend of the service, as the registry has it."""
 
@@ -65,10 +72,13 @@ class Summary(NamedTuple):
 class History(NamedTuple):
     """The record of the service in the registry, through the run.
 
-    `absent` is how long the service had no backend, in seconds; `flaps` the number of changes after the new backend was
-    registered; `duplicates` the most backends that the registry had at a time beyond the one that there is to be.
+    `ended` is how long the record of the machine that lost power stood, in seconds from the loss of power, None if it
+    stands. `absent` is how long the service had no backend, in seconds; `flaps` the number of changes after the new
+    backend was registered; `duplicates` the most backends that the registry had at a time beyond the one that there is
+    to be.
     """
 
+    ended: float | None
     absent: float
     flaps: int
     duplicates: int
@@ -126,13 +136,30 @@ def read_changes(lines: Iterable[tuple[float, str]], service: str) -> list[Chang
     return changes
 
 
+def elected(lines: Iterable[str], machines: Iterable[str], before: int) -> Leader | None:
+    """Return the first leader other than `before` that the members of these machines agree on.
+
+    `lines` are those that `leaders` writes. Returns None as long as the members do not agree.
+    """
+    leaders, ids = dict.fromkeys(machines, 0), dict[int, str]()
+    for line in lines:
+        at, machine, own, leader = json.loads(line)
+        leaders[machine] = leader
+        ids[own] = machine
+        if len(agreed := set(leaders.values())) == 1 and not agreed & {0, before} and leader in ids:
+            return Leader(at, ids[leader])
+    return None
+
+
 def judge(changes: Sequence[Change], cut: Cut) -> History:
     """Judge the changes of the service's backends after a machine has lost power."""
     after = [each for each in changes if each.at >= cut.begun]
+    stood = next((each.backends for each in reversed(changes) if each.at < cut.begun), frozenset())
     gone = next((each.at for each in after if not each.backends), None)
     returned = next((at for at, each in enumerate(after) if each.backends and (gone is None or each.at > gone)), None)
     absent = after[returned].at - gone if gone is not None and returned is not None else 0.0
     return History(
+        ended=next((each.at - cut.begun for each in after if not stood <= each.backends), None),
         absent=absent,
         flaps=len(after) - returned - 1 if returned is not None else 0,
         duplicates=max(0, *(len(each.backends) - 1 for each in changes)) if changes else 0,

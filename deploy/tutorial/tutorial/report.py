@@ -21,6 +21,8 @@ def table(result: Result) -> list[tuple[str, str]]:
         ("failed", _failed(summary.failed)),
         ("in flight to a as it lost power", _in_flight(result)),
         ("longest hold", f"{summary.longest_hold:.1f} s ({_limit(result)})"),
+        ("etcd ended a's record", _after_the_loss(history.ended)),
+        ("the first that was held was answered", _after_the_loss(result.resumed)),
         ("longest time without an answer", f"{summary.longest_gap:.1f} s"),
         ("the service had no backend for", f"{history.absent * 1000:.0f} ms"),
         ("changes of the record after that", str(history.flaps)),
@@ -73,8 +75,11 @@ def document(result: Result) -> str:
             "in_flight_longest": round(summary.in_flight_longest, 3),
             "longest_hold": round(summary.longest_hold, 3),
             "longest_hold_allowed": round(result.limit, 3),
+            "longest_hold_met": result.within_limit,
             "longest_gap": round(summary.longest_gap, 3),
             "election": round(result.election, 3),
+            "record_ended": _rounded(history.ended),
+            "resumed": _rounded(result.resumed),
             "absent": round(history.absent, 3),
             "flaps": history.flaps,
             "duplicates": history.duplicates,
@@ -97,9 +102,17 @@ def _in_flight(result: Result) -> str:
 
 
 def _limit(result: Result) -> str:
-    met = "met" if result.summary.longest_hold <= result.limit else "not met"
+    met = "met" if result.within_limit else "not met"
     named = "TTL + 2 s + election" if result.leader else "TTL + 1 s"
     return f"at most {named} = {result.limit:.1f} s: {met}"
+
+
+def _after_the_loss(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:.2f} s after the loss of power"
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _bars(values: Sequence[float]) -> str:
