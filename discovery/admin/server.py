@@ -1,4 +1,4 @@
-"""The admin endpoint: health, readiness, metrics and the state as JSON. Reads only."""
+"""The admin endpoint: the live page, health, readiness, metrics and the state as JSON. Reads only."""
 
 import asyncio
 import socket
@@ -18,6 +18,7 @@ from discovery.admin.guard import Guard, is_known
 from discovery.admin.health import word
 from discovery.admin.historydocument import history_document
 from discovery.admin.metrics import metrics
+from discovery.admin.page.site import Site, secure, wants_html
 from discovery.admin.query import whole_number
 from discovery.admin.sources import Sources
 from discovery.admin.status import DaemonStatus
@@ -70,6 +71,7 @@ class Admin:
         self._running_providers = sources.providers
         self._server: HttpServer | None = None
         self._closing = False
+        self._site = Site(sources, self._keep)
         self._documents = asyncio.Lock()
 
     async def start(self, listening: list[socket.socket], host: str) -> None:
@@ -80,6 +82,7 @@ class Admin:
     def application(self, host: str) -> web.Application:
         """Return the application: the routes, and the guard before all of them."""
         app = web.Application()
+        app.on_response_prepare.append(secure)
         app.add_routes(
             [
                 web.get("/", self._index),
@@ -99,6 +102,7 @@ class Admin:
                 web.get("/api/wait", self._wait),
                 web.get("/api/fleet", self._fleet),
                 web.get("/api/daemon", self._daemon),
+                *self._site.routes(),
             ]
         )
         Guard(self._sources.access, lambda: {host, *self._sources.hosts()}).guard(app)
@@ -107,13 +111,19 @@ class Admin:
     async def close(self) -> None:
         """Stop listening. Idempotent."""
         self._closing = True
+        self._site.close()
         if self._sources.waiters is not None:
             self._sources.waiters.tell()
         if self._server is not None:
             await self._server.close()
             self._server = None
 
-    async def _index(self, _: web.Request) -> web.Response:
+    def _keep(self, request: web.Request) -> bool:
+        return self._server is not None and self._server.keep(request)
+
+    async def _index(self, request: web.Request) -> web.Response:
+        if wants_html(request):
+            return await self._site.page(request)
         return web.Response(text="".join(f"{path}\n" for path in ("/healthz", "/readyz", "/metrics", *_API)))
 
     async def _api(self, _: web.Request) -> web.Response:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 MOST_WAITERS = 16
 """Waiters at a time, at most."""
@@ -29,10 +29,20 @@ class Waiters:
         self._count = 0
         self._told = False
         self._event = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
+
+    @contextmanager
+    def listening(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Have `listener` called, on the event loop, whenever somebody tells, until the end of the block."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
 
     def tell(self) -> None:
         """Have every condition looked at again. From any thread. Several calls before the loop's turn are one."""
-        if self._count and not self._told:
+        if (self._count or self._listeners) and not self._told:
             self._told = True
             with suppress(RuntimeError):  # the loop is closed: the daemon has ended
                 self._loop.call_soon_threadsafe(self._wake)
@@ -66,3 +76,5 @@ class Waiters:
         self._told = False
         event, self._event = self._event, asyncio.Event()
         event.set()
+        for listener in self._listeners:
+            listener()

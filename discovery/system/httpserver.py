@@ -23,6 +23,8 @@ SERVE_SECONDS = 30.0
 """Seconds within which a request is answered and its answer read."""
 MOST_CONNECTIONS = 32
 """Connections at a time: enough for monitoring, and no flood takes the daemon's descriptors."""
+MOST_STREAMS = 64
+"""Answers without an end at a time, beside the other connections: a stream of a browser has all of its tabs."""
 _END_SECONDS = 1.0
 """Seconds that requests have to be answered when the server ends: an answer takes milliseconds."""
 MOST_BYTES = 64 * 1024
@@ -58,6 +60,8 @@ class HttpServer:
         share = MOST_CONNECTIONS if limit == resource.RLIM_INFINITY else limit // 8
         self.most = max(1, min(MOST_CONNECTIONS, share))
         """Connections at a time, at most."""
+        self.most_streams = max(1, min(MOST_STREAMS, 2 * share))
+        """Connections with an answer without an end, at most: see `keep`."""
 
     async def start(self, listening: list[socket.socket]) -> None:
         """Serve clients of these sockets, which are non-blocking and belong to the server from now on."""
@@ -81,6 +85,24 @@ class HttpServer:
         """Return the protocol that speaks HTTP on a new connection."""
         return cast("web.Server", self._runner.server)()
 
+    def keep(self, request: web.Request) -> bool:
+        """Let the connection of `request` stay for as long as its client reads: its answer has no end.
+
+        The answer has to send something from time to time, so that a client that has gone is noticed. Returns False,
+        and changes nothing, if as many stay as may. Connections that stay take no room of the others.
+        """
+        if self._streams >= self.most_streams:
+            return False
+        for connection in self._connections:
+            if connection.transport is request.transport:
+                connection.stay()
+                return True
+        return False
+
+    @property
+    def _streams(self) -> int:
+        return sum(each.stays for each in self._connections)
+
     def forget(self, connection: "_Connection") -> None:
         """Take note that a connection has ended."""
         self._connections.pop(connection, None)
@@ -94,7 +116,7 @@ class HttpServer:
             except OSError as error:  # no descriptor is free
                 self._pause(listening, error)
                 return
-            if len(self._connections) >= self.most and not self._make_room():
+            if len(self._connections) - self._streams >= self.most and not self._make_room():
                 client.close()
                 self._report("a connection to the admin endpoint was closed", "too many requests are being answered")
                 continue
@@ -164,6 +186,12 @@ class _Connection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(ASK_SECONDS, self.abort)
         self.transport: asyncio.Transport | None = None
         self.answering = False
+        self.stays = False
+
+    def stay(self) -> None:
+        """Have no limit of time any more."""
+        self.stays = True
+        self._timer.cancel()
 
     def begin(self) -> None:
         """Note that its request has arrived."""

@@ -65,6 +65,8 @@ PLACES = {
     "typer": {"cli", "commands.py"},
     "re2": {"probes"},
     "prometheus_client": {"admin/metrics.py", "admin/server.py"},
+    "jinja2": {"admin/page/rendering.py"},
+    "markupsafe": {"admin/page/rendering.py"},
 }
 
 
