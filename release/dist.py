@@ -34,6 +34,7 @@ def make(target: Path) -> None:
             bill = sbom.write(target, python, versions.version(), epoch=epoch)
             commands.install(python, f"{packages.core(wheels)}[demo]")  # etcd and HAProxy, for where PATH lacks them
             packages.try_out(directory / "wheels", python.with_name("discovery"))
+            packages.import_all(python, wheels)
             extras = write_extras(target, directory, python.with_name("discovery"), epoch=epoch)
         with _step("a single file, with the demo"):
             single = singlefile.build(target, wheels, versions.version(), epoch=epoch)

@@ -44,6 +44,15 @@ def core(wheels: tuple[Path, ...]) -> Path:
     return found
 
 
+def import_all(python: Path, wheels: tuple[Path, ...]) -> str:
+    """Add the extra `otel` to the environment of `python`, which has all wheels, and import every module together.
+
+    Return what the import printed. Raises ReleaseError.
+    """
+    commands.install(python, f"{core(wheels)}[otel]")
+    return run(python, "-I", Path(__file__).with_name("imports.py"))
+
+
 def try_out(directory: Path, *discovery: str | Path, **more: str) -> str:
     """Run `discovery` from an empty directory: its version, its plugins, its commands and the demo.
 

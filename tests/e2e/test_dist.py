@@ -33,6 +33,8 @@ def test_the_wheels_run_the_demo_in_an_empty_environment(tmp_path: Path) -> None
         assert not any("tests/" in path or "__pycache__" in path for path in paths), wheel
     python = commands.empty_environment(tmp_path / "environment", *wheels)
     packages.try_out(tmp_path / "environment", python.with_name("discovery"))
+    said = packages.import_all(python, wheels)
+    assert int(said.split()[0]) > 500
     dist.write_sums(tmp_path / "dist")
     subprocess.run(["sha256sum", "--check", "--strict", dist.SUMS], cwd=tmp_path / "dist", check=True)
 
@@ -55,6 +57,17 @@ def test_the_single_file_runs_the_demo_and_the_workers_of_the_tcp_proxy(
     daemon = start_daemon("--registry", directory.url, *options, program=single)
     answers(port, "one")
     assert daemon.stop() == 0
+
+
+@pytest.mark.exhaustive
+def test_the_order_in_which_libraries_of_the_same_files_are_installed_does_not_matter(tmp_path: Path) -> None:
+    """opentelemetry-proto, which other software in the environment may need, and xds-protos have files in common."""
+    packages.build(tmp_path / "dist", epoch=EPOCH)
+    wheels = packages.wheels(tmp_path / "dist")
+    python = commands.empty_environment(tmp_path / "environment", *wheels, "opentelemetry-proto")
+    for last in ("opentelemetry-proto", "xds-protos"):
+        commands.run(python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", last)
+        packages.import_all(python, wheels)
 
 
 @pytest.mark.exhaustive
