@@ -82,7 +82,8 @@ class Health:
 
     `down` has backends of the registry that accept work, and that what a consumer drives finds down: the reason in one
     line, by key (`SERVICE/ID`), for at most 1,000 of them. This is no illness of the consumer; `discovery explain`,
-    `discovery services --health` and the metrics show it.
+    `discovery services --health` and the metrics show it. `watched` has the services of whose backends the consumer
+    reads this: the metric of such a service is 0 while none of its backends is down.
     """
 
     ok: bool = True
@@ -90,6 +91,7 @@ class Health:
     degraded: bool = False
     problems: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     down: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    watched: frozenset[str] = frozenset()
 
     @property
     def state(self) -> Literal["ok", "degraded", "failing"]:

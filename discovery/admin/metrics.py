@@ -120,8 +120,9 @@ def _consumer_metrics(consumers: tuple[ConsumerStatus, ...]) -> Iterator[Metric]
         healthy.add_metric(name, float(each.problem is None))
         degraded.add_metric(name, float(each.degraded is not None))
         problems.add_metric(name, len(each.health.problems))
-        for service, count in sorted(Counter(key.partition("/")[0] for key in each.health.down).items()):
-            down.add_metric((each.name, service), count)
+        counts = Counter(key.partition("/")[0] for key in each.health.down)
+        for service in sorted(counts.keys() | each.health.watched):
+            down.add_metric((each.name, service), counts[service])
         for phase in Phase:
             phases.add_metric((each.name, phase.value), float(each.phase is phase))
     yield from (revision, lag, behind, applies, failures, seconds, healthy, degraded, problems, down, phases)

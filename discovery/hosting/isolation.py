@@ -373,7 +373,8 @@ class Isolated(ABC, Generic[I, P, S]):
                 raise TypeError(f"its health answered {health!r}")
             down = dict(islice(health.down.items(), MOST_DOWN))
             problems = {**self._problems(), **health.problems}
-            health = replace(health, problems=printable_lines(problems), down=printable_lines(down))
+            watched = frozenset(map(printable, health.watched))
+            health = replace(health, problems=printable_lines(problems), down=printable_lines(down), watched=watched)
         except BaseException as error:  # a plugin may raise anything, SystemExit too
             if self._is_own_cancellation(error):
                 raise

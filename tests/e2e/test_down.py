@@ -100,6 +100,11 @@ def test_what_the_data_plane_finds_down_is_told_everywhere_and_ends(
         eventually_sync(lambda: reasons(daemon, "web/bad") == [], timeout=60)
         eventually_sync(lambda: not is_aside() and reasons(daemon, "db/bad") == [], timeout=60)
         eventually_sync(lambda: "a backend is no longer down" in daemon.log, timeout=60)
+        none = ('{consumer="edge",service="web"} 0.0', '{consumer="tcp",service="db"} 0.0')
+        eventually_sync(
+            lambda: all(f"discovery_consumer_down_backends{each}" in daemon.get("/metrics")[1] for each in none),
+            timeout=60,
+        )
         server.shutdown()
 
 

@@ -57,6 +57,13 @@ def test_a_degraded_instance_is_shown_and_well(
     assert shown["discovery_consumer_problems"] == len(health.problems)
 
 
+def test_a_service_that_is_watched_has_a_figure_also_while_none_of_its_backends_is_down() -> None:
+    health = Health(down={"web/a": "refused", "web/b": "refused"}, watched=frozenset({"web", "db"}))
+    daemon = DaemonStatus("memory://", consumers=(ConsumerStatus("it", "test", health=health),))
+    (down,) = (each for each in metrics(daemon) if each.name == "discovery_consumer_down_backends")
+    assert {each.labels["service"]: each.value for each in down.samples} == {"web": 2, "db": 0}
+
+
 def test_problems_are_logged_once_and_when_they_end(tmp_path: Path) -> None:
     now: list[Any] = [{"service web": "no port"}]
     asked: list[int] = []

@@ -34,7 +34,7 @@ from discovery_haproxy.managed.target import ManagedHAProxy
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program.binary import OLDEST, Binary, locate
 from discovery_haproxy.program.control_socket import ControlSocket
-from discovery_haproxy.program.down_servers import DownServers, lines_of
+from discovery_haproxy.program.down_servers import DownServers, lines_of, unread
 from discovery_haproxy.program.upgrades import Upgrades
 from discovery_haproxy.rendering.held_files import certificate_paths
 from discovery_haproxy.rendering.render import Rendered, Renderer, Runtime, password_files, referenced_files
@@ -246,13 +246,13 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
             self.context.request_apply()
         health = Health()
         if self._target is not None:
-            health = replace(await self._target.health(), down=self._down.known)
+            health = replace(await self._target.health(), down=self._down.known, watched=self._down.watched)
             self._target.log_drops.report(_way_out_of_drops(self.config))
         behind = self._deployer.background.summary if self._deployer is not None else ""
         if health.ok and (problem := self._upgrades.fault or self._containment.summary or behind):
-            return Health(ok=False, detail=problem, down=health.down)
+            return replace(health, ok=False, detail=problem)
         if health.ok and not health.detail and (lost := lost_log(self.config)):
-            health = Health(detail=lost, down=health.down)
+            health = replace(health, detail=lost)
         if health.ok and (refused := self._router.problems):
             return replace(health, problems={"label_routes": _in_one_line(refused)})
         return health
@@ -278,6 +278,7 @@ class HAProxyConsumer(Consumer[HAProxyConfig]):
         behind = self._deployer.background.refusal if self._deployer is not None else None
         found: dict[str, Any] = {"refused": self._containment.reports()}
         found["refused_file"] = behind.message if behind else None
+        found["unread"] = unread(self._sections)
         if self.config.label_routes:
             found["label_routes"] = self._router.inspect()
         return {**found, **(self._target.inspect() if self._target else {})}

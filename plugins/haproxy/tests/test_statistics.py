@@ -11,9 +11,10 @@ from discovery import Snapshot
 from discovery.testing import backend, eventually, free_port
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.program.control_socket import ControlSocket
-from discovery_haproxy.program.down_servers import DownServers
+from discovery_haproxy.program.down_servers import MOST_SERVERS, DownServers, lines_of, unread
 from discovery_haproxy.program.statistics import SectionRow, parse_down, parse_sections
 from discovery_haproxy.rendering.render import Runtime, render
+from discovery_haproxy.rendering.sections import BackendSection
 
 HEADER = "# pxname,svname,status,act,bck,lastchg,iid,check_status,check_code,last_chk,\n"
 
@@ -83,6 +84,7 @@ async def test_what_is_down_stays_so_while_nothing_can_be_read(tmp_path: Path) -
         down.follow(render(config, snapshot, Runtime(), {}).sections.services)
         down.start()
         await eventually(lambda: list(down.known) == ["web/b1"])
+        assert down.watched == {"web"}
         before, socket, seen = down.known, None, looked
         await eventually(lambda: looked > seen + 1)
         assert down.known == before
@@ -92,4 +94,23 @@ async def test_what_is_down_stays_so_while_nothing_can_be_read(tmp_path: Path) -
         assert down.known == before
         answers["show stat -1 2 -1"] = whole.replace("UP,1", "UP,2")
         await eventually(lambda: not down.known)
+        assert down.watched == {"web"}, "it is known that none is down"
         await down.stop()
+
+
+def test_a_section_of_very_many_servers_is_told_not_to_be_read() -> None:
+    services = {"web": {"bind": "127.0.0.1:8000"}, "api": {"bind": "127.0.0.1:8001", "check": False}}
+    config = HAProxyConfig.model_validate({"services": services})
+
+    def sections(count: int) -> tuple[BackendSection, ...]:
+        backends = [backend(service, f"b{number}") for service in services for number in range(count)]
+        return render(config, Snapshot.of(1, backends), Runtime(), {}).sections.services
+
+    few, many = sections(MOST_SERVERS), sections(MOST_SERVERS + 1)
+    assert unread(few) == {}
+    assert unread(many) == {"web": "its 2,001 servers are more than 2,000"}, "api has no checks"
+    told = lines_of(many, ["web/b7", "api/b7"])
+    assert told["web/b7"][1:] == (
+        "backend web: whether the server is down is not read: its 2,001 servers are more than 2,000",
+    )
+    assert len(told["api/b7"]) == len(lines_of(few, ["web/b7"])["web/b7"]) == 1

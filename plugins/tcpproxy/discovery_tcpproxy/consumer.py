@@ -34,7 +34,7 @@ from discovery_tcpproxy.listening_sockets import (
     set_mode,
     take_inherited,
 )
-from discovery_tcpproxy.status import ProxyStatus, WorkerStatus, document, down, samples
+from discovery_tcpproxy.status import ProxyStatus, WorkerStatus, document, down, samples, watched
 from discovery_tcpproxy.targets import Targets, changes, endpoints, lines_of, preview, targets
 from discovery_tcpproxy.timing import TIMING, Timing
 from discovery_tcpproxy.worker_pool import WorkerPool
@@ -157,7 +157,9 @@ class TcpProxyConsumer(Consumer[TcpProxyConfig]):
         ok = not problems
         problems += self._left_out
         more = f"; and {len(problems) - _PROBLEMS} more" if len(problems) > _PROBLEMS else ""
-        return Health(ok, "; ".join(problems[:_PROBLEMS]) + more, down=down(self._status()))
+        return Health(
+            ok, "; ".join(problems[:_PROBLEMS]) + more, down=down(self._status()), watched=watched(self.config)
+        )
 
     def metrics(self) -> Iterable[Sample]:
         """Return samples of listeners, backends and workers, which are at most a second old."""

@@ -113,6 +113,11 @@ def down(status: ProxyStatus) -> dict[str, str]:
     return found
 
 
+def watched(config: TcpProxyConfig) -> frozenset[str]:
+    """Return the services of the registry of whose backends the workers tell whether they take connections."""
+    return frozenset(service_of(name, each) for name, each in config.listen.items() if not each.targets)
+
+
 def document(status: ProxyStatus, reports: Sequence[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
     """Return the document. `reports` are the reports of the workers with their process ids."""
     connections, more = _connections(reports)

@@ -6,6 +6,7 @@ One question tells how many servers of each section are up; only the servers of 
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -29,6 +30,13 @@ _ANSWER_SECONDS = 5.0
 """Timeout in seconds for an answer, which a reload delays."""
 
 
+class _Checked(NamedTuple):
+    """A section whose servers have checks, and the number of its servers."""
+
+    section: BackendSection
+    servers: int
+
+
 class DownServers:
     """Reads which servers of backends that accept work are down. Belongs to one event loop."""
 
@@ -40,11 +48,13 @@ class DownServers:
         self._log = log
         self._every = every
         self._sections: tuple[BackendSection, ...] = ()
-        self._checked: tuple[tuple[BackendSection, ...], Mapping[str, BackendSection]] = (), {}
-        """Sections, and those of them by name whose servers have checks."""
+        self._checked: tuple[tuple[BackendSection, ...], Mapping[str, _Checked]] = (), {}
+        """Sections, and those of them by name whose servers have checks, and are not too many."""
         self._task: asyncio.Task[None] | None = None
         self.known: Mapping[str, str] = {}
         """The reasons by the keys of the backends, as of the last reading."""
+        self.watched: frozenset[str] = frozenset()
+        """The services with a section whose servers the last reading has looked at."""
 
     def follow(self, sections: tuple[BackendSection, ...]) -> None:
         """Read the servers of these sections from now on, which HAProxy serves. The next reading looks at them."""
@@ -74,23 +84,43 @@ class DownServers:
         """Return the backends that are down. Raises ControlError or ValueError."""
         socket = self._socket()
         if self._checked[0] is not self._sections:
-            self._checked = self._sections, {each.name: each for each in self._sections if each.config.check}
+            self._checked = self._sections, _checked(self._sections)
         sections = self._checked[1]
         if not sections:
+            self.watched = frozenset()
             return {}
         if socket is None:  # as during a change: what is down stays so until the next reading
             return dict(self.known)
         found: dict[str, str] = {}
+        watched: set[str] = set()
         for row in parse_sections(await socket.statistics(BACKENDS, _ANSWER_SECONDS)):
-            section = sections.get(row.name)
-            if section is not None and row.up < _servers(section) <= MOST_SERVERS:
-                found |= _by_key(section, await self._down(socket, row))
+            checked = sections.get(row.name)
+            if checked is None:
+                continue
+            watched.add(checked.section.service)
+            if row.up < checked.servers:
+                found |= _by_key(checked.section, await self._down(socket, row))
                 if len(found) >= _MOST_DOWN:
                     break
+        self.watched = frozenset(watched)
         return found
 
     async def _down(self, socket: ControlSocket, row: SectionRow) -> dict[str, str]:
         return parse_down(await socket.statistics(servers_command(row.number), _ANSWER_SECONDS))
+
+
+def _checked(sections: Iterable[BackendSection]) -> dict[str, _Checked]:
+    checked = (_Checked(each, _servers(each)) for each in sections if each.config.check)
+    return {each.section.name: each for each in checked if each.servers <= MOST_SERVERS}
+
+
+def unread(sections: Iterable[BackendSection]) -> dict[str, str]:
+    """Return why it is not read which servers of a section are down, by the names of such sections."""
+    return {
+        each.name: f"its {servers:,} servers are more than {MOST_SERVERS:,}"
+        for each in sections
+        if each.config.check and (servers := _servers(each)) > MOST_SERVERS
+    }
 
 
 def _servers(section: BackendSection) -> int:
@@ -109,13 +139,18 @@ def _by_key(section: BackendSection, down: Mapping[str, str]) -> dict[str, str]:
 
 
 def lines_of(sections: Iterable[BackendSection], keys: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return the `server` lines of the backends with these keys, each with its section; none for one that has none."""
+    """Return the `server` lines of the backends with these keys, each with its section; none for one that has none.
+
+    In a section of very many servers a further line says that it is not read whether the server is down.
+    """
     found: dict[str, tuple[str, ...]] = dict.fromkeys(keys, ())
     services = {key.partition("/")[0] for key in keys}
     for section in sections:
         if section.service in services:
+            why = unread((section,)).get(section.name)
+            not_read = (f"backend {section.name}: whether the server is down is not read: {why}",) if why else ()
             for run in section.runs:
                 for server, line in zip(run.servers, run.lines.lines, strict=False):
                     if server.record.key in found:
-                        found[server.record.key] += (f"backend {section.name}: {line.strip()}",)
+                        found[server.record.key] += (f"backend {section.name}: {line.strip()}", *not_read)
     return found
