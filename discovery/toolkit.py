@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from discovery.system.process import ProcessHandle
     from discovery.system.program import Program, Stopping, end_left_program
     from discovery.system.proving import wait_for_proof
-    from discovery.system.runcommand import CommandOutput, check_command, run_command
+    from discovery.system.runcommand import CommandOutput, check_command, run_command, signal_name
     from discovery.system.terminal import printable
     from discovery.system.transaction import FileContents, FileTransaction, recover_files
     from discovery.system.unixsocket import (
@@ -81,6 +81,7 @@ __all__ = [
     "read_certificate",
     "recover_files",
     "run_command",
+    "signal_name",
     "sync_directory",
     "tcp_sockets_listening_at",
     "unix_sockets_at",
@@ -126,7 +127,7 @@ __getattr__ = lazy_attributes(
         "discovery.system.process": ("ProcessHandle",),
         "discovery.system.program": ("Program", "Stopping", "end_left_program"),
         "discovery.system.proving": ("wait_for_proof",),
-        "discovery.system.runcommand": ("CommandOutput", "check_command", "run_command"),
+        "discovery.system.runcommand": ("CommandOutput", "check_command", "run_command", "signal_name"),
         "discovery.system.terminal": ("printable",),
         "discovery.system.transaction": ("FileContents", "FileTransaction", "recover_files"),
         "discovery.system.unixsocket": (

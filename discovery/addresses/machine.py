@@ -53,6 +53,18 @@ class OwnAddresses:
         self._unusable: Mapping[str, str] = {}  # as `warn` was told last
 
     @property
+    def malformed(self) -> str | None:
+        """Why `DISCOVERY_ADDRESS` is wrong on every machine, in a line; None if it has a valid form, or does not count.
+
+        For `Provider.validate`: such a text is a fault, where an address that this machine lacks may be another's.
+        """
+        try:
+            sources(self._configured, self._variables)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @property
     def blocks(self) -> bool:
         """True if the methods block, because the metadata service is asked; otherwise they do no I/O but system calls.
 

@@ -84,8 +84,9 @@ def picture(document: dict[str, Any], *, on_terminal: bool) -> list[str]:
 
 def _print(lines: Sequence[str], *, on_terminal: bool, first: bool) -> None:
     if on_terminal:
-        # Each line is cleared behind its text, and the screen below the last: without a flicker.
-        text = "".join(f"{line}\x1b[K\n" for line in lines)
+        # Each line is cleared just before its text, and the screen below the last: without a flicker. Behind the text
+        # of a line that fills the terminal the cursor stands on the last character, which would be cleared.
+        text = "".join(f"\x1b[K{line}\n" for line in lines)
         result(("\x1b[2J" if first else "") + _CLEAR + text + _REST)
         return
     if not first:

@@ -32,7 +32,16 @@ class CommandOutput(NamedTuple):
 
 def end_of(status: int) -> str:
     """Return how a process with the exit `status`, negative after a signal, has ended."""
-    return f"exit {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+    return f"exit {status}" if status >= 0 else f"killed by {signal_name(-status)}"
+
+
+def signal_name(number: int) -> str:
+    """Return the name of the signal `number`. That of most real-time signals is `SIGRTMIN+N`, as for kill(1)."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        is_realtime = signal.SIGRTMIN < number < signal.SIGRTMAX
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}" if is_realtime else f"signal {number}"
 
 
 async def run_command(

@@ -42,7 +42,9 @@ class PostgresProvider(Provider[PostgresConfig]):
         self._own = OwnAddresses(config.address, warn=context.log.warning)
 
     async def validate(self) -> Validation:
-        """Tell which address would be announced."""
+        """Tell which address would be announced. A malformed source is a fault."""
+        if (malformed := self._own.malformed) is not None:
+            return Validation(faults=(f"address: {malformed}",))
         try:
             return Validation(announces=tuple(map(str, await asyncio.to_thread(self._own.read))))
         except ValueError as error:

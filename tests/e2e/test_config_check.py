@@ -129,8 +129,8 @@ def check(tmp_path: Path) -> Check:
     ours = {key: value for key, value in os.environ.items() if not key.startswith("DISCOVERY_")}
     run_dir = tmp_path / "run"
 
-    def run(*arguments: str) -> Ran:
-        env = ours | {"PYTHONPATH": str(tmp_path / "site"), "DISCOVERY_RUN_DIR": str(run_dir)}
+    def run(*arguments: str, **variables: str) -> Ran:
+        env = ours | {"PYTHONPATH": str(tmp_path / "site"), "DISCOVERY_RUN_DIR": str(run_dir)} | variables
         ran = warm.run(*arguments, env=env, timeout=within(100))
         assert "Traceback" not in ran.stderr
         assert not run_dir.exists()
@@ -352,3 +352,21 @@ def test_the_address_that_a_provider_would_announce_is_told_with_its_reason(
     path = config(f'{table}address = "interface:"')
     checked = check("config", "check", str(path))
     assert "'interface:' does not name a network interface: write interface:eth1" in checked.stderr
+
+
+@pytest.mark.parametrize(
+    "plugin", ["docker", str(Path(__file__).parents[2] / "examples/postgres/discovery_postgres.py")]
+)
+def test_a_malformed_variable_is_a_fault_and_an_address_that_is_missing_here_is_none(
+    plugin: str, check: Check, config: Callable[[str], Path]
+) -> None:
+    path = config(f'[providers.it]\nplugin = "{plugin}"')
+    checked = check("config", "check", str(path), DISCOVERY_ADDRESS="not an address!")
+    assert checked.returncode == 2
+    assert "valid" not in checked.stdout
+    assert "providers.it: address: DISCOVERY_ADDRESS: 'not an address!' is not an address" in checked.stderr
+    absent = check("config", "check", str(path), DISCOVERY_ADDRESS="interface:none")
+    assert absent.returncode == 0
+    assert "unchecked: providers.it: address: DISCOVERY_ADDRESS: the interface none" in absent.stdout
+    own = config(f'[providers.it]\nplugin = "{plugin}"\naddress = "10.0.0.5"')  # the variable does not count
+    assert check("config", "check", str(own), DISCOVERY_ADDRESS="not an address!").returncode == 0

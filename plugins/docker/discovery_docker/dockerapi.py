@@ -40,6 +40,13 @@ _VERSION = re.compile(r"\d{1,4}\.\d{1,4}", re.ASCII)
 _LONGEST_ANSWER = 200
 """Characters of an engine's answer in an error, which is one line."""
 
+_GROUPS = Path("/proc/self/gid_map")
+"""The groups of this process's user namespace: the first, the first outside, and how many (user_namespaces(7))."""
+_EVERY_GROUP = ["0", "0", str(2**32 - 1)]
+"""The groups of the machine itself."""
+_OVERFLOW_GROUP = Path("/proc/sys/kernel/overflowgid")
+"""The number that the kernel tells in place of a group which the user namespace lacks."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -142,7 +149,12 @@ def explain(url: str, error: BaseException) -> EngineError:
     if caused_by(FileNotFoundError, ConnectionRefusedError):
         return EngineError(f"there is no Docker engine at {url}: start Docker, or set another URL")
     if caused_by(PermissionError):
-        if container_id() is not None and (number := _group_number(url)) is not None:
+        if container_id() is not None and _is_unmapped(url):
+            remedy = (
+                "its user namespace lacks the group of the socket: start this container with --userns=host, or in a"
+                " rootless Podman with --group-add keep-groups"
+            )
+        elif container_id() is not None and (number := _group_number(url)) is not None:
             remedy = f"start this container with --group-add {number}, the group of the socket"
         else:
             remedy = f"add the user to the group {_group_of(url)}"
@@ -290,7 +302,23 @@ def _group_of(url: str) -> str:
 
 
 def _group_number(url: str) -> int | None:
-    """Return the number of the group of a socket; None for the group root, membership in which is no remedy."""
+    """Return the number of the group of a socket; None for a group in which membership is no remedy.
+
+    That is the group root, and one that this process's user namespace lacks.
+    """
+    if _is_unmapped(url):
+        return None
     with suppress(OSError):
         return Path(urlsplit(url).path).stat().st_gid or None
     return None
+
+
+def _is_unmapped(url: str) -> bool:
+    """Return True if the user namespace of this process lacks the group of the socket.
+
+    The kernel then tells the overflow group, 65534 as a rule, to which nobody gains anything by belonging.
+    """
+    with suppress(OSError, ValueError):
+        has_every_group = _GROUPS.read_text().split() == _EVERY_GROUP
+        return not has_every_group and Path(urlsplit(url).path).stat().st_gid == int(_OVERFLOW_GROUP.read_text())
+    return False

@@ -69,7 +69,9 @@ class ContainerProvider(Provider[C]):
         return [], {}
 
     async def validate(self) -> Validation:
-        """Tell which address would be announced for a port on all addresses."""
+        """Tell which address would be announced for a port on all addresses. A malformed source is a fault."""
+        if (malformed := self._own.malformed) is not None:
+            return Validation(faults=(f"address: {malformed}",))
         facts = await self._read_facts()
         in_container = self._find_container() is not None
         if in_container:  # perhaps with a network of its own, which the engine alone knows

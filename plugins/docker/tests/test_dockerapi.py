@@ -7,6 +7,8 @@ import os
 import pwd
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 import structlog
 import trustme
 
-from discovery.testing import free_port, within
+from discovery.testing import cannot_run, free_port, within
 from discovery_docker.dockerapi import EngineInfo, identity
 from discovery_docker.engine import Engine, EngineError
 from discovery_docker.patience import PATIENCE, Patience
@@ -137,6 +139,34 @@ async def test_a_socket_without_permission_is_named_with_a_remedy(
         if container is not None:
             remedy = f"start this container with --group-add {path.stat().st_gid}, the group of the socket"
         assert said == f"user {user} may not use the Docker engine at unix://{path}: {remedy}"
+
+
+SEEN_IN_A_USER_NAMESPACE = """
+import sys
+import discovery_docker.dockerapi as dockerapi
+dockerapi.container_id = lambda: "1" * 64
+print(dockerapi.explain(sys.argv[1], PermissionError()))
+"""
+
+
+def test_the_group_of_a_socket_that_the_user_namespace_lacks_is_no_remedy(directory: Path) -> None:
+    if os.geteuid() != 0:
+        cannot_run("only root can give a socket a group that the user namespace lacks")
+    url = f"unix://{directory}/docker.sock"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(url.removeprefix("unix://"))
+        os.chown(url.removeprefix("unix://"), 0, grp.getgrnam("daemon").gr_gid)
+        script = [sys.executable, "-c", SEEN_IN_A_USER_NAMESPACE, url]
+        inside = ["unshare", "--user", "--map-root-user", *script]
+        here, there = (
+            subprocess.run(each, capture_output=True, text=True, check=False, timeout=within(60))
+            for each in (script, inside)
+        )
+    if there.returncode != 0 and "unshare" in there.stderr:
+        cannot_run(f"no user namespace can be made here: {there.stderr.strip()}")
+    assert f"with --group-add {grp.getgrnam('daemon').gr_gid}, the group of the socket" in here.stdout
+    assert "--group-add 65534" not in there.stdout
+    assert "its user namespace lacks the group of the socket" in there.stdout, there.stderr
 
 
 async def test_an_engine_that_accepts_and_never_answers(directory: Path) -> None:

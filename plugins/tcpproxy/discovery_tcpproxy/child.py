@@ -2,11 +2,10 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from discovery.toolkit import ProcessHandle
+from discovery.toolkit import ProcessHandle, signal_name
 
 _LONGEST_LINE = 1 << 14
 """Bytes after which a line of standard error is cut, so that a line without an end takes no memory."""
@@ -51,7 +50,7 @@ class ChildProcess(ProcessHandle):
         code = self._process.returncode
         if code is None:
             return None
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"killed by {signal_name(-code)}" if code < 0 else f"exit code {code}"
 
     def _read(self) -> None:
         try:
