@@ -90,20 +90,20 @@ class Guard:
         if len(given) > 1 or self._attempts.are_too_many(_client(request), time.monotonic()):
             return "wrong"
         if (proof := credentials.proof_of(given[0])) is not None:
-            if not self._is_proven(request, access.token, proof):
-                return "wrong"
-            request[_PROOF] = proof
-            return "known"
+            return self._judge_proof(request, access.token, proof)
         scheme, _, token = given[0].partition(" ")
         return "known" if scheme.lower() == "bearer" and credentials.same(token.strip(), access.token) else "wrong"
 
-    def _is_proven(self, request: web.Request, token: str, proof: credentials.Proof) -> bool:
+    def _judge_proof(self, request: web.Request, token: str, proof: credentials.Proof) -> Outcome:
         audience = request.headers.get("Host", "").lower()
-        return (
-            audience in self._audiences(request)
-            and self._challenges.is_fresh(proof.nonce, time.monotonic())
-            and credentials.is_proven(token, proof, request.method, request.raw_path, audience)
-        )
+        if not credentials.is_proven(token, proof, request.method, request.raw_path, audience):
+            return "wrong"
+        if audience not in self._audiences(request) or not self._challenges.is_fresh(proof.nonce, time.monotonic()):
+            return (
+                "unknown"  # who has the token does not guess: somebody has led the client here, or passed the proof on
+            )
+        request[_PROOF] = proof
+        return "known"
 
     def _audiences(self, request: web.Request) -> set[str]:
         """The HOST:PORT by which this server may be asked: a proof for any other was made for somebody else."""

@@ -84,7 +84,7 @@ class Daemon:
         self._link = RegistryLink(log, self._offer, self._wake)
         self._reloads = Reloads(config, self._reload, log)
         path = self._run_dir / f"{name}.sock"
-        self._fleet = FleetLink(path, log, lambda: self.status, lambda: self._admin.listens)
+        self._fleet = FleetLink(path, log, lambda: self.status, lambda: self._admin)
         sources = Sources(
             status=lambda: self.status,
             consumers=lambda: self._running.consumers,

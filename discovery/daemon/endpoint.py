@@ -25,6 +25,11 @@ class AdminEndpoint:
         """True while clients can connect."""
         return self._port is not None
 
+    @property
+    def access(self) -> Access:
+        """Who may ask, as the files said last."""
+        return self._access
+
     async def open(self, settings: Settings) -> None:
         """Listen where `settings` say, and close the port before when the new port listens.
 

@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.addresses import OwnAddresses, announced_address
 from discovery.admin.status import DaemonStatus
 from discovery.daemon.config import Settings
+from discovery.daemon.endpoint import AdminEndpoint
 from discovery.errors import ConfigError
 from discovery.fleet.announcement import Announcement, id_of, time_text
 from discovery.fleet.answer import answer_of
@@ -48,13 +49,13 @@ class FleetLink:
         socket_path: Path,
         log: FilteringBoundLogger,
         status: Callable[[], DaemonStatus],
-        listens: Callable[[], bool],
+        endpoint: Callable[[], AdminEndpoint],
     ) -> None:
-        """Prepare; `use` begins. `socket_path` is the daemon's own; `listens` tells whether its admin endpoint does."""
+        """Prepare; `use` begins. `socket_path` and `endpoint` are the daemon's own."""
         self._path = socket_path
         self._log = log
         self._status = status
-        self._listens = listens
+        self._endpoint = endpoint
         self._since = time_text(time.time())
         self._settings: Settings | None = None
         self._registry: Registry | None = None
@@ -82,7 +83,7 @@ class FleetLink:
         if settings.admin is None:  # as of an ambassador, which reads the file of the machine's daemon
             self._log.info("this daemon is not announced: it has no admin endpoint")
             return
-        if not self._listens():
+        if not self._endpoint().listens:
             self._log.warning("this daemon is not announced: its admin endpoint does not listen")
             return
         from discovery.fleet.announcer import Announcer  # here: it imports the registrar, which few daemons need
@@ -134,7 +135,8 @@ class FleetLink:
 
                 return await current_snapshot(registry, seconds)
 
-            asking = Asking(socket.gethostname(), settings.fleet.networks, self._lookup, ASK_SECONDS)
+            machine, networks = socket.gethostname(), settings.fleet.networks
+            asking = Asking(machine, networks, self._lookup, ASK_SECONDS, token=lambda: self._endpoint().access.token)
             self._survey = Survey(read, asking.ask, self._id(settings), self._own_answer)
         return self._survey
 

@@ -6,9 +6,11 @@ is used, and the answer is bounded in bytes and time.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from discovery.admin.credentials import answer_is_proven, nonce_of, prove
 from discovery.fleet.announcement import Announcement
 from discovery.fleet.answer import MOST_BYTES, AnswerError, answer_of
 from discovery.fleet.reach import first_admitted, unreachable
@@ -18,9 +20,15 @@ from discovery.system.terminal import printable
 
 if TYPE_CHECKING:
     import aiohttp  # imported on use: few daemons are asked about the fleet
+    from multidict import CIMultiDictProxy
 
 TARGET = "/api/daemon"
 """The path at which a daemon tells of itself."""
+REFUSED_SECONDS = 60.0
+"""Seconds for which a daemon that has refused our token is not asked again."""
+_MOST_REFUSED = 1000
+"""Daemons of which a refusal is remembered: a bound on memory."""
+_REFUSED = "it refuses the token of this daemon, or is asked by an address that it does not know: see admin_token_file"
 _LONGEST_REASON = 200
 """Characters of a reason: an error may quote what the other side has sent."""
 
@@ -32,62 +40,132 @@ class Answered(NamedTuple):
     reason: str | None = None
 
 
-class Asking(NamedTuple):
-    """How daemons are asked: from which machine, in which networks, within how many seconds each."""
+class Reply(NamedTuple):
+    """A reply of HTTP: the status, the headers and the body."""
 
-    machine: str
-    networks: Collection[str]
-    lookup: Lookup
-    seconds: float
+    status: int
+    headers: "CIMultiDictProxy[str]"
+    body: bytes
 
-    async def ask(self, announcement: Announcement) -> Answered:
-        """Ask a daemon how it is. Raises nothing but a cancellation."""
+
+class Asking:
+    """Asks daemons in the name of this one. For one event loop."""
+
+    def __init__(
+        self,
+        machine: str,
+        networks: Collection[str],
+        lookup: Lookup,
+        seconds: float,
+        *,
+        token: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Prepare. `machine` is the name of this machine, and `seconds` what each daemon has to answer.
+
+        `token` returns the token that all daemons of the fleet have; None if they have none.
+        """
+        self._machine = machine
+        self._networks = networks
+        self._lookup = lookup
+        self._seconds = seconds
+        self._token = token
+        self._refused: dict[str, tuple[float, str]] = {}  # by address: until when it is not asked again, and the token
+
+    async def ask(self, announcement: Announcement, ids: Collection[str]) -> dict[str, Answered]:
+        """Ask at the address of a daemon, and return the answer by each of `ids`. Raises nothing but a cancellation."""
         try:
-            async with asyncio.timeout(self.seconds):
-                return Answered(answer_of(await self._fetch(announcement), announcement.id))
+            async with asyncio.timeout(self._seconds):
+                body = await self._fetch(announcement)
         except TimeoutError:
-            return Answered(None, f"it has not answered within {self.seconds:g} s")
+            why = f"it has not answered within {self._seconds:g} s"
         except AnswerError as error:
-            return Answered(None, str(error))
+            why = str(error)
         except Exception as error:  # noqa: BLE001 - the other side decides what goes wrong
-            return Answered(None, printable(reason(error))[:_LONGEST_REASON])
+            why = printable(reason(error))[:_LONGEST_REASON]
+        else:
+            return {id_: _answered(body, id_) for id_ in ids}
+        return dict.fromkeys(ids, Answered(None, why))
 
     async def _fetch(self, announcement: Announcement) -> bytes:
-        if (why := unreachable(announcement, self.machine)) is not None:
+        if (why := unreachable(announcement, self._machine)) is not None:
             raise AnswerError(why)
         if announcement.scheme != "http":
             raise AnswerError("it is asked by https, for which no authorities are configured")
         address = await self._address(announcement)
-        status, body = await _get(announcement, address)
-        if status == 404:
+        token = self._token()
+        if token is not None:
+            self._raise_if_refused(announcement, token)
+        reply = await _get(announcement, address)
+        if token is not None:
+            reply = await self._proven(announcement, address, reply, token)
+        elif reply.status == 401:
+            raise AnswerError("it asks for a token, and this daemon has none: see admin_token_file")
+        if reply.status == 404:
             raise AnswerError("what answers is no daemon, or one of an earlier version: status 404")
-        if status != 200:
-            raise AnswerError(f"it answers with status {status}")
-        return body
+        if reply.status != 200:
+            raise AnswerError(f"it answers with status {reply.status}")
+        return reply.body
+
+    async def _proven(self, announcement: Announcement, address: str, reply: Reply, token: str) -> Reply:
+        """Answer the challenge in a reply, and return the next reply, which proves that the daemon has the token.
+
+        Raises AnswerError if that is not proven.
+        """
+        nonce = nonce_of(", ".join(reply.headers.getall("WWW-Authenticate", ())))
+        if reply.status != 401 or nonce is None:
+            raise AnswerError("it does not ask for the token of the fleet, so its answer is not believed")
+        proof = prove(token, nonce, "GET", TARGET, announcement.address)
+        reply = await _get(announcement, address, {"Authorization": proof.header})
+        if reply.status in (401, 429):
+            # Each attempt counts there as one of this machine, whose others are refused, too, if there are many.
+            until = asyncio.get_running_loop().time() + REFUSED_SECONDS
+            self._refused = {announcement.address: (until, token), **dict(islice(self._refused.items(), _MOST_REFUSED))}
+            raise AnswerError(_REFUSED)
+        told = reply.headers.get("Authentication-Info", "")
+        if not answer_is_proven(token, proof, reply.status, reply.body, told):
+            raise AnswerError("it does not know the token of the fleet, so its answer is not believed")
+        return reply
+
+    def _raise_if_refused(self, announcement: Announcement, token: str) -> None:
+        until, refused = self._refused.get(announcement.address, (0.0, ""))
+        if refused == token and asyncio.get_running_loop().time() < until:
+            raise AnswerError(_REFUSED)
 
     async def _address(self, announcement: Announcement) -> str:
         """Return the address to connect to. Raises AnswerError if that is in none of the networks."""
         try:
-            found = [address for _, address in await self.lookup(announcement.host)]
+            found = [address for _, address in await self._lookup(announcement.host)]
         except OSError as error:
             raise AnswerError(f"its host {announcement.host} cannot be looked up: {reason(error)}") from None
-        address = first_admitted(found, self.networks)
+        address = first_admitted(found, self._networks)
         if address is None:
-            where = ", ".join(self.networks) or "none"
+            where = ", ".join(self._networks) or "none"
             raise AnswerError(
                 f"{', '.join(found[:4])} is in none of the networks that are asked ({where}): see fleet_networks"
             )
         return address
 
 
-async def _get(announcement: Announcement, address: str) -> tuple[int, bytes]:
-    """Ask the announced daemon at this address; return the status and the body."""
+def _answered(body: bytes, id_: str) -> Answered:
+    try:
+        return Answered(answer_of(body, id_))
+    except AnswerError as error:
+        return Answered(None, str(error))
+
+
+async def _get(announcement: Announcement, address: str, more: Mapping[str, str] | None = None) -> Reply:
+    """Ask the announced daemon at this address. Raises AnswerError if the answer is too long."""
     import aiohttp
     from yarl import URL
 
     literal = f"[{address}]" if ":" in address else address
     url = URL.build(scheme=announcement.scheme, host=literal, port=announcement.port, path=TARGET)
-    headers = {"Host": announcement.address, "Accept": "application/json", "Accept-Encoding": "identity"}
+    headers = {
+        "Host": announcement.address,
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        **(more or {}),
+    }
     async with (
         aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, limit=1, use_dns_cache=False),
@@ -98,7 +176,7 @@ async def _get(announcement: Announcement, address: str) -> tuple[int, bytes]:
         ) as session,
         session.get(url, headers=headers, allow_redirects=False) as response,
     ):
-        return response.status, await _body(response)
+        return Reply(response.status, response.headers, await _body(response))
 
 
 async def _body(response: "aiohttp.ClientResponse") -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -55,14 +55,17 @@ class Survey:
     def __init__(
         self,
         read: Callable[[float], Awaitable[Snapshot]],
-        ask: Callable[[Announcement], Awaitable[Answered]],
+        ask: Callable[[Announcement, Collection[str]], Awaitable[Mapping[str, Answered]]],
         own_id: str,
         own: Callable[[], Answered],
         *,
         all_seconds: float = _ALL_SECONDS,
         fresh_seconds: float = FRESH_SECONDS,
     ) -> None:
-        """Prepare. `read` returns the records within seconds; `own` answers for this daemon, whose id is `own_id`."""
+        """Prepare. `read` returns the records within seconds; `own` answers for this daemon, whose id is `own_id`.
+
+        `ask` asks at the address of an announcement, and returns the answer by each of some ids.
+        """
         self._read = read
         self._ask = ask
         self._own_id = own_id
@@ -95,17 +98,25 @@ class Survey:
         So records that never answer, however many, delay no daemon that does, and in a while each is asked.
         """
         others = sorted((each for each in announcements if each.id != self._own_id), key=self._place)
+        # An address is asked once, however many records name it: each is a request less for whoever is there.
+        at: dict[tuple[str, str, int, str], list[Announcement]] = {}
+        for each in others:
+            at.setdefault((each.scheme, each.host, each.port, each.machine), []).append(each)
+        groups = list(at.values())
         answers = {self._own_id: self._own()}  # whatever the record of it says
-        answers |= {each.id: Answered(None, f"not asked: {MOST_ASKED} others were") for each in others[MOST_ASKED:]}
+        surplus = Answered(None, f"not asked: {MOST_ASKED} others were")
+        answers |= {each.id: surplus for group in groups[MOST_ASKED:] for each in group}
         limit = asyncio.Semaphore(_AT_ONCE)
 
-        async def ask(each: Announcement) -> None:
+        async def ask(group: list[Announcement]) -> None:
             async with limit:
-                answers[each.id] = answered = await self._ask(each)
-                self._asked[each.id] = answered.told is not None, time.monotonic()
+                told = await self._ask(group[0], [each.id for each in group])
+                answers.update(told)
+                now = time.monotonic()
+                self._asked.update((id_, (answered.told is not None, now)) for id_, answered in told.items())
 
-        asked = others[:MOST_ASKED]
-        tasks = [asyncio.ensure_future(ask(each)) for each in asked]
+        asked = groups[:MOST_ASKED]
+        tasks = [asyncio.ensure_future(ask(group)) for group in asked]
         try:
             if tasks:
                 await asyncio.wait(tasks, timeout=self._all_seconds)
@@ -115,7 +126,7 @@ class Survey:
             await asyncio.gather(*tasks, return_exceptions=True)
         late = Answered(None, f"not asked in time: all have {self._all_seconds:g} s")
         self._asked = {each.id: self._asked[each.id] for each in others if each.id in self._asked}
-        return {**dict.fromkeys((each.id for each in asked), late), **answers}
+        return {**{each.id: late for group in asked for each in group}, **answers}
 
     def _place(self, announcement: Announcement) -> tuple[bool, float]:
         answered, at = self._asked.get(announcement.id, (False, 0.0))

@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from daemons import Starter
@@ -67,6 +68,28 @@ def test_a_daemon_that_stands_still_is_told_and_a_dead_one_is_given_up(fleet: Fl
     await_states(one, {one.admin: "ok", two.admin: "ok"})
     two.process.send_signal(signal.SIGKILL)
     await_states(one, {one.admin: "ok"})
+
+
+def test_daemons_with_a_token_tell_those_alone_that_have_it(fleet: Fleet) -> None:
+    ours, theirs = fleet.directory / "token", fleet.directory / "other"
+    for path, letter in ((ours, "x"), (theirs, "y")):
+        path.write_text(letter * 40)
+        path.chmod(0o600)
+    one, two = fleet("one", admin_token_file=str(ours)), fleet("two", admin_token_file=str(ours))
+    three, open_ = fleet("three", admin_token_file=str(theirs)), fleet("open")
+    line = ("--admin", one.admin, "--config", fleet.config("one"), "--json")
+    states = {one.admin: "ok", two.admin: "ok", three.admin: "unreachable", open_.admin: "unreachable"}
+
+    def told() -> dict[str, dict[str, Any]]:
+        return {each["address"]: each for each in json.loads(run_fleet(*line).stdout)["daemons"]}
+
+    eventually_sync(lambda: {address: each["state"] for address, each in told().items()} == states, timeout=60)
+    found = told()
+    assert found[three.admin]["reason"].startswith("it refuses the token of this daemon")
+    assert found[open_.admin]["reason"].startswith("it does not ask for the token of the fleet")
+    await_states(open_, {each: "ok" if each == open_.admin else "unreachable" for each in states})
+    assert all(letter * 40 not in each.log for each in (one, two, three, open_) for letter in "xy")
+    assert one.get("/api/daemon")[0] == one.get("/api/fleet")[0] == 401
 
 
 def test_a_record_that_is_not_valid_is_told_with_its_reason(fleet: Fleet) -> None:

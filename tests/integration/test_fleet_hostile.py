@@ -56,6 +56,10 @@ def asking(seconds: float = SECONDS, networks: tuple[str, ...] = OWN_MACHINE) ->
     return Asking(MACHINE, networks, look_up, seconds)
 
 
+async def told_by(announcement: Announcement, ask: Asking) -> Answered:
+    return (await ask.ask(announcement, [announcement.id]))[announcement.id]
+
+
 async def surveyed(announcements: list[Announcement], ask: Asking, **options: float) -> dict[str, Answered]:
     async def read(_: float) -> Snapshot:
         return Snapshot.of(1, [backend_of(each) for each in announcements])
@@ -119,20 +123,20 @@ async def test_an_address_outside_the_networks_is_not_connected_to() -> None:
         outside = asking(networks=("10.0.0.0/8",))
         none = asking(networks=())
         for ask in (outside, none):
-            told = await ask.ask(announced(1, port))
+            told = await told_by(announced(1, port), ask)
             assert told.told is None
             assert "127.0.0.1 is in none of the networks that are asked" in str(told.reason)
         for host in ("outside.test", "mapped.test"):
-            told = await asking().ask(announced(1, port, host=host))
+            told = await told_by(announced(1, port, host=host), asking())
             assert "in none of the networks" in str(told.reason), host
-        assert "cannot be looked up" in str((await asking().ask(announced(1, port, host="unknown.test"))).reason)
-        assert "not answered" in str((await asking(0.2).ask(announced(1, port, host="never.test"))).reason)
+        assert "cannot be looked up" in str((await told_by(announced(1, port, host="unknown.test"), asking())).reason)
+        assert "not answered" in str((await told_by(announced(1, port, host="never.test"), asking(0.2))).reason)
         assert "its admin endpoint listens on the loopback of elsewhere" in str(
-            (await asking().ask(announced(1, port)._replace(machine="elsewhere"))).reason
+            (await told_by(announced(1, port)._replace(machine="elsewhere"), asking())).reason
         )
         assert listener.received == []
         for host in ("inside.test", "both.test", "::ffff:127.0.0.1"):  # the address within is the one connected to
-            assert (await asking().ask(announced(1, port, host=host))).told is not None, host
+            assert (await told_by(announced(1, port, host=host), asking())).told is not None, host
         assert len(listener.received) == 3
 
 
@@ -148,7 +152,7 @@ async def test_an_answer_is_believed_in_parts_that_are_valid_alone() -> None:
         "degraded": "text",
     }
     async with listening(response(own_document(1, **hostile))) as listener:
-        told = (await asking().ask(announced(1, listener.port))).told
+        told = (await told_by(announced(1, listener.port), asking())).told
     assert told is not None
     assert told["version"] == "1\\x1b[31m"
     assert [told[name] for name in ("backends", "revision", "lag_seconds", "connected")] == [None] * 4
@@ -158,8 +162,9 @@ async def test_an_answer_is_believed_in_parts_that_are_valid_alone() -> None:
 
 
 async def test_very_many_silent_daemons_do_not_hide_those_that_answer() -> None:
-    async with listening(silence) as silent, listening(response(own_document(2**63))) as good:
-        many = [announced(number, silent.port) for number in range(MOST_ASKED + 20)]
+    async with listening(silence, "0.0.0.0") as silent, listening(response(own_document(2**63))) as good:
+        hosts = [f"127.0.{number // 250}.{number % 250 + 1}" for number in range(MOST_ASKED + 20)]
+        many = [announced(number, silent.port, host=host) for number, host in enumerate(hosts)]
         known = announced(2**63, good.port)
         ask = asking(within(3))
         listing = [known]
@@ -175,3 +180,11 @@ async def test_very_many_silent_daemons_do_not_hide_those_that_answer() -> None:
     reasons = {each.reason for id_, each in members.items() if id_ != known.id}
     assert reasons >= {f"it has not answered within {within(3):g} s", f"not asked in time: all have {within(4):g} s"}
     assert f"not asked: {MOST_ASKED} others were" in reasons
+
+
+async def test_an_address_that_many_records_name_is_asked_once() -> None:
+    async with listening(response(own_document(7))) as listener:
+        told = await surveyed([announced(number, listener.port) for number in range(50)], asking())
+    assert len(listener.received) == 1
+    assert [id_ for id_, answered in told.items() if answered.told is not None] == [f"{7:016x}"]
+    assert {answered.reason for answered in told.values()} == {None, "another daemon answers at its address"}

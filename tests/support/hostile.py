@@ -20,7 +20,7 @@ class Listener:
 
 
 @asynccontextmanager
-async def listening(answer: Answer | bytes) -> AsyncIterator[Listener]:
+async def listening(answer: Answer | bytes, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Listener]:
     """Answer each client that has sent the head of a request."""
     listener = Listener(0)
     writers: set[asyncio.StreamWriter] = set()
@@ -44,7 +44,7 @@ async def listening(answer: Answer | bytes) -> AsyncIterator[Listener]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, host, port)
     listener.port = server.sockets[0].getsockname()[1]
     try:
         yield listener
