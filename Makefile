@@ -30,7 +30,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo tutorial images etcd envoy resolved coredns registrator test test-current test-faults test-docker test-swap test-all lint format bench version dist platforms clean
+.PHONY: help demo tutorial images etcd envoy resolved coredns registrator test test-current test-faults test-docker test-swap test-release test-all lint format bench version dist platforms clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -61,8 +61,8 @@ coredns: $(VENV)/.dev ## CoreDNS for one of `make test-all`: built with Go (a mi
 registrator: $(VENV)/.dev ## registrator for one of `make test-all`: built with Go (a minute, once), kept in your cache directory
 	@$(BIN)/python tests/support/registrator_build.py
 
-test: $(VENV)/.bytecode ## The tests, in parallel, without the slow faults, Docker and loaded programs
-	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker and not swap $(SHORT)" $(ARGS)
+test: $(VENV)/.bytecode ## The tests, in parallel, without the slow faults, Docker, loaded programs and releases
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker and not swap and not release $(SHORT)" $(ARGS)
 
 # What a change of Python can break: every unit, and the programs from start to end.
 CURRENT  ?= tests/unit $(addprefix tests/e2e/,test_main_job.py test_stopping.py test_register_command.py \
@@ -82,9 +82,12 @@ test-docker: $(VENV)/.dev ## The tests with a dockerd or Podman of their own, De
 test-swap: $(VENV)/.dev ## The tests of programs in place of HAProxy, under load: nginx, httpd, Caddy and others
 	@$(BIN)/pytest -n $(SWAP_JOBS) --dist load --maxschedchunk 1 -m "swap $(SHORT)" $(ARGS)
 
+test-release: $(VENV)/.dev ## The tests that build the files of a release, and run them in an empty environment
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 2 --dist load --maxschedchunk 1 -m "release $(SHORT)" $(ARGS)
+
 test-all: etcd envoy resolved coredns ## All of these tests, with every case that they leave out, on every version of etcd; as root
 	@$(MAKE) --no-print-directory registrator || echo "without registrator its test is skipped" >&2
-	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker test-swap SHORT=
+	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker test-swap test-release SHORT=
 
 lint: $(VENV)/.dev ## Ruff's checks and formatting, and mypy --strict
 	@$(BIN)/ruff check .
@@ -133,5 +136,5 @@ $(VENV)/.dev: $(VENV)/.demo
 # Else each of the processes that test compiles every module, all at the same time.
 $(VENV)/.bytecode: $(VENV)/.dev
 	@echo "==> Compiling the tests (seconds, once)"
-	@printf '%s\n' tests plugins | xargs -P 2 -I{} $(BIN)/pytest --collect-only -qq -m "not faults and not docker and not swap $(SHORT)" {} >/dev/null || true
+	@printf '%s\n' tests plugins | xargs -P 2 -I{} $(BIN)/pytest --collect-only -qq -m "not faults and not docker and not swap and not release $(SHORT)" {} >/dev/null || true
 	@touch $@

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.timeout(600)
 EPOCH = "1760000000"
 
 
+@pytest.mark.release
 def test_the_wheels_run_the_demo_in_an_empty_environment(tmp_path: Path) -> None:
     """Wheels are built from the sdists, and installed without a file of this checkout in reach."""
     for name in ("etcd", "haproxy"):
@@ -40,6 +41,7 @@ def test_the_wheels_run_the_demo_in_an_empty_environment(tmp_path: Path) -> None
 
 
 @pytest.mark.costly
+@pytest.mark.release
 def test_the_single_file_runs_the_demo_and_the_workers_of_the_tcp_proxy(
     tmp_path: Path, start_daemon: Starter, directory: Directory, named: Serve
 ) -> None:
@@ -60,6 +62,7 @@ def test_the_single_file_runs_the_demo_and_the_workers_of_the_tcp_proxy(
 
 
 @pytest.mark.exhaustive
+@pytest.mark.release
 def test_the_order_in_which_libraries_of_the_same_files_are_installed_does_not_matter(tmp_path: Path) -> None:
     """opentelemetry-proto, which other software in the environment may need, and xds-protos have files in common."""
     packages.build(tmp_path / "dist", epoch=EPOCH)
@@ -71,6 +74,7 @@ def test_the_order_in_which_libraries_of_the_same_files_are_installed_does_not_m
 
 
 @pytest.mark.exhaustive
+@pytest.mark.release
 def test_two_builds_are_equal(tmp_path: Path) -> None:
     for name in ("one", "other"):
         packages.build(tmp_path / name, epoch=EPOCH)
