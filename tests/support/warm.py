@@ -6,6 +6,7 @@ comes before that, and its command line in /proc: tests of these, and of daemons
 """
 
 import atexit
+import errno
 import gc
 import importlib
 import json
@@ -14,10 +15,12 @@ import pkgutil
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -105,24 +108,41 @@ def run(*arguments: str, env: Mapping[str, str], timeout: float) -> subprocess.C
 
 @cache
 def _loaded() -> socket.socket:
-    """A connection to a process that forks commands, one for each process that tests."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    """A connection to a process that forks commands: one for all processes that test together, which ends after them.
+
+    The first of these that needs the process has its address, and starts it.
+    """
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    address = f"\0discovery-warm-{run or os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            listener.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            listener.listen(100)
+            _start(listener.fileno(), os.getppid() if run else os.getpid())
+    asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    while True:
+        try:
+            asking.connect(address)
+        except ConnectionRefusedError:  # another has bound the address, and is about to listen
+            time.sleep(0.001)
+        else:
+            return asking
+
+
+def _start(listener: int, until: int) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "COLUMNS")}
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-
-    def end() -> None:
-        ours.close()
-        process.wait()
-
-    atexit.register(end)
-    return ours
+    subprocess.Popen(
+        [sys.executable, __file__, str(listener), str(until)],
+        pass_fds=[listener],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for those who test
+    )
 
 
 def _load() -> None:
@@ -134,36 +154,54 @@ def _load() -> None:
     gc.freeze()
 
 
-def _serve(control: int) -> list[str] | None:
-    """Fork commands until nobody asks any more: the arguments in a command, None in the end."""
+def _serve(listener: socket.socket, until: int) -> list[str] | None:
+    """Fork commands until the process `until` ends: the arguments in a command, None in the end."""
     before = set(os.environ)
     _load()
     loading = {name: value for name, value in os.environ.items() if name not in before}
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asking = socket.socket(fileno=control)
+    askers: set[socket.socket] = set()
     with selectors.DefaultSelector() as selector:
-        selector.register(asking, selectors.EVENT_READ)
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(pidfd_open(until), selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
-                if key.data is None:
-                    asked, descriptors, _, _ = socket.recv_fds(asking, _LARGEST, 3)
+                if key.fileobj is listener:
+                    asker, _ = listener.accept()
+                    if _is_ours(asker):
+                        askers.add(asker)
+                        selector.register(asker, selectors.EVENT_READ)
+                elif isinstance(key.fileobj, socket.socket):
+                    asked, descriptors, _, _ = socket.recv_fds(key.fileobj, _LARGEST, 3)
                     if not asked:
-                        return None
+                        selector.unregister(key.fileobj)
+                        askers.remove(key.fileobj)
+                        key.fileobj.close()
+                        continue
                     pid = os.fork()
                     if pid == 0:
                         selector.close()
-                        asking.detach()
+                        for each in (listener, *askers):
+                            each.detach()
                         return _become(*json.loads(asked), descriptors, loading)
                     for each in descriptors[:2]:
                         os.close(each)
                     _tell(descriptors[2], pid)
                     selector.register(pidfd_open(pid), selectors.EVENT_READ, (pid, descriptors[2]))
+                elif key.data is None:
+                    return None
                 else:
                     selector.unregister(key.fd)
                     os.close(key.fd)
                     pid, status = key.data
                     _tell(status, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
                     os.close(status)
+
+
+def _is_ours(asker: socket.socket) -> bool:
+    """Whether the other process is of the same user: the address is one that every process of this machine reaches."""
+    credentials = asker.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[1]) == os.getuid()
 
 
 def _tell(status: int, number: int) -> None:
@@ -206,7 +244,7 @@ def _end(code: int) -> None:
 
 
 if __name__ == "__main__":
-    if (asked := _serve(int(sys.argv[1]))) is not None:
+    if (asked := _serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))) is not None:
         from discovery.cli import main
 
         _end(main(asked))
