@@ -8,7 +8,7 @@ from typing import Any
 from daemons import RecordFiles, Starter
 from web import after, get, refuses, serving
 
-from discovery.testing import eventually, free_port, require_program
+from discovery.testing import eventually, free_port, require_program, within
 
 CLIENTS = 50
 
@@ -32,7 +32,7 @@ async def test_no_request_in_flight_is_cut(file_registry: RecordFiles, start_dae
         go_on.set()
         replies = await asyncio.gather(*asks)
         assert all(reply.startswith(b"HTTP/1.1 200 ") and reply.endswith(b"It works!") for reply in replies)
-        assert await asyncio.to_thread(daemon.process.wait, 20) == 0
+        assert await asyncio.to_thread(daemon.process.wait, within(20)) == 0
 
 
 async def _not(condition: Any) -> bool:

@@ -30,7 +30,13 @@ from typing import IO, Any
 from discovery.system.kernel import pidfd_open
 
 _FORKED_FROM = ("discovery", "discovery_haproxy", "discovery_tcpproxy", "discovery_docker", "discovery_apache")
-_COLD = ("discovery.testing", "discovery.demo", "discovery.__main__", "discovery_tcpproxy.worker.__main__")
+_COLD = (
+    "discovery.testing",
+    "discovery.demo",
+    "discovery.tracing.otlp",  # of an extra
+    "discovery.__main__",
+    "discovery_tcpproxy.worker.__main__",
+)
 _LARGEST = 1 << 17
 
 

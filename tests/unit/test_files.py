@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from descriptors import open_descriptors
 
 from discovery.system.files import sync_directory, write_atomically
 from discovery.system.filewatch import FileWatch, TreeWatch
@@ -126,9 +127,9 @@ class TestWriteAtomically:
 
 class TestSyncDirectory:
     def test_a_directory_is_synced_and_no_descriptor_is_left(self, tmp_path: Path) -> None:
-        before = len(list(Path("/proc/self/fd").iterdir()))
+        before = open_descriptors()
         sync_directory(tmp_path)
-        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        assert open_descriptors() == before
 
     def test_what_is_no_directory_is_an_os_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

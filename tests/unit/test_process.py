@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from descriptors import open_descriptors
 from scarcity import run_scarce
 
 from discovery.system.process import ProcessHandle
@@ -65,11 +66,11 @@ async def test_a_closed_handle_leaves_the_process_as_it_is(child: Child) -> None
 
 async def test_a_later_process_with_the_same_id_has_no_handle(child: Child) -> None:
     started = int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(") ")[2].split()[19])
-    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    descriptors = open_descriptors()
     ProcessHandle(child.pid, started=started).close()
     with pytest.raises(ProcessLookupError):
         ProcessHandle(child.pid, started=started + 1)
-    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert open_descriptors() == descriptors
     child.kill()
     child.wait()
     with pytest.raises(ProcessLookupError):

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from descriptors import open_descriptors
 
 from discovery.system.unixsocket import (
     SOCKET_PATH_BYTES,
@@ -31,7 +32,7 @@ def test_the_limit_of_a_path_is_the_kernels(tmp_path: Path) -> None:
 def test_a_socket_has_a_longer_path_and_tells_who_is_at_its_other_end(tmp_path: Path) -> None:
     directory = tmp_path / ("d" * SOCKET_PATH_BYTES)
     directory.mkdir()
-    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    descriptors = open_descriptors()
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
         with_short_path(directory / "s", server.bind)
         server.listen()
@@ -40,4 +41,4 @@ def test_a_socket_has_a_longer_path_and_tells_who_is_at_its_other_end(tmp_path: 
         (directory / "t").touch()
         with pytest.raises(ConnectionRefusedError):
             with_short_path(directory / "t", client.connect)
-    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert open_descriptors() == descriptors

@@ -4,7 +4,8 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+
+from descriptors import open_descriptors
 
 from discovery.hosting.wake import Wake
 from discovery.testing import within
@@ -52,7 +53,7 @@ async def test_a_wait_ends_with_its_time_and_with_its_task() -> None:
 
 
 async def test_what_is_set_before_the_beginning_or_after_the_end_reaches_nobody() -> None:
-    before = sorted(Path("/proc/self/fd").iterdir())
+    before = open_descriptors()
     wake = Wake()
     wake.set()
     wake.open()
@@ -60,4 +61,4 @@ async def test_what_is_set_before_the_beginning_or_after_the_end_reaches_nobody(
     wake.close()
     wake.set()
     wake.close()
-    assert sorted(Path("/proc/self/fd").iterdir()) == before
+    assert open_descriptors() == before

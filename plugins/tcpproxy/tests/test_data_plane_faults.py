@@ -53,11 +53,11 @@ def test_data_after_descriptors_on_a_unix_socket_is_read(
 def test_the_drain_time_restarts_when_a_backend_that_returned_is_removed_again(
     worker: Worker, backend: socket.socket, meet: Meet
 ) -> None:
-    worker.listen(drain=1.0)
+    worker.listen(drain=3.0)
     worker.serve(backend)
     client, _ = meet()
     worker.serve()
-    client.settimeout(0.6)
+    client.settimeout(0.6)  # a part of the drain time that leaves a busy machine the rest
     with pytest.raises(TimeoutError):
         client.recv(1)
     worker.serve(backend)
@@ -66,7 +66,7 @@ def test_the_drain_time_restarts_when_a_backend_that_returned_is_removed_again(
     client.settimeout(within(20))
     with pytest.raises(ConnectionResetError):
         client.recv(1)
-    assert time.monotonic() - left >= 1.0
+    assert time.monotonic() - left >= 3.0
 
 
 @pytest.fixture

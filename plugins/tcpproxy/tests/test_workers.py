@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from descriptors import open_descriptors
 
 from discovery import ApplyError
 from discovery.testing import backend, eventually, within
@@ -89,13 +90,9 @@ async def test_a_daemon_that_was_suspended_keeps_its_workers() -> None:
         assert worker.alive
 
 
-def descriptors() -> set[str]:
-    return {place.name for place in Path("/proc/self/fd").iterdir()}
-
-
 async def test_teardown_leaves_no_process_listener_or_descriptor() -> None:
     web = address()
-    before = descriptors()
+    before = open_descriptors()
     async with origins("a") as (a,), driving(listen={"web": web}, workers=2) as driven:
         await driven.apply(a.backend())
         pids = await driven.pids()
@@ -103,7 +100,7 @@ async def test_teardown_leaves_no_process_listener_or_descriptor() -> None:
     assert not any(map(is_running, pids))
     with pytest.raises(ConnectionRefusedError):
         await Client.to(web)
-    await eventually(lambda: descriptors() == before)
+    await eventually(lambda: open_descriptors() == before)
 
 
 async def test_teardown_lets_connections_finish_and_refuses_new_clients() -> None:
