@@ -40,6 +40,7 @@ def fails(install_plugin: Callable[..., None]) -> None:
     install_plugin("fails", FAILS)
 
 
+@pytest.mark.costly
 @pytest.mark.usefixtures("fails")
 def test_many_bad_records_are_summed_up(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) -> None:
     url, write = file_registry

@@ -14,6 +14,7 @@ from former_release import former_discovery
 from proxies import Load, Serve
 from requesting import Load as WebLoad
 from requesting import Requests
+from sampling import sampled
 from sites import StartSite, site
 
 from discovery.errors import DiscoveryError
@@ -146,7 +147,7 @@ def test_run_replace_to_this_release_and_back_fails_nobody(
         assert "Traceback" not in daemon.log
 
 
-@pytest.mark.parametrize("direction", ["to this release", "back"])
+@pytest.mark.parametrize("direction", sampled(["to this release", "back"]))
 def test_a_restart_in_another_version_serves_what_was_remembered_while_the_registry_is_down(
     former: Path, start_daemon: Starter, site: StartSite, direction: str
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from ambassadors import TIMEOUT, Directory, connect
 from daemons import Daemon, Starter, processes, run_stop
 from proxies import Load, Serve
+from sampling import sampled
 
 from discovery.testing import eventually_sync, free_port, within
 
@@ -93,7 +94,7 @@ def started(line: Line) -> Daemon:
     return first
 
 
-@pytest.mark.parametrize("pause", [0.1, 0.2, 0.4])
+@pytest.mark.parametrize("pause", sampled([0.1, 0.2, 0.4]))
 def test_a_daemon_that_is_replaced_while_it_starts_loses_no_connection(line: Line, pause: float) -> None:
     started(line)
 
@@ -206,7 +207,7 @@ def test_a_successor_that_ends_while_waiting_changes_nothing(line: Line) -> None
     assert line.alive == [first]
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.2, 0.4])
+@pytest.mark.parametrize("pause", sampled([0.0, 0.2, 0.4]))
 def test_stop_during_a_hand_over_leaves_no_process(line: Line, pause: float) -> None:
     started(line)
     second = line.begin("--replace")
