@@ -19,6 +19,12 @@ import typer
 from discovery.cli.console import note, result
 from discovery.cli.interrupts import interrupts_handled, run_coroutine
 from discovery.cli.options import (
+    AdminCAOption,
+    AdminCertOption,
+    AdminFiles,
+    AdminKeyOption,
+    AdminOption,
+    AdminTokenFileOption,
     ConfigOption,
     ForceOption,
     JsonOption,
@@ -43,6 +49,12 @@ if TYPE_CHECKING:
 __all__ = [
     "LINK_ADDRESS",
     "LINK_PORT",
+    "AdminCAOption",
+    "AdminCertOption",
+    "AdminFiles",
+    "AdminKeyOption",
+    "AdminOption",
+    "AdminTokenFileOption",
     "ConfigOption",
     "ForceOption",
     "JsonOption",
@@ -53,6 +65,7 @@ __all__ = [
     "StateDirOption",
     "TakeoverOption",
     "TtlOption",
+    "ask_daemon",
     "configured_admin",
     "drop_in_registry",
     "linked_registry",
@@ -114,6 +127,19 @@ def drop_in_registry(given: str | None, environment: Mapping[str, str] = os.envi
     path = file_in_use(None, environment)
     _refuse_link_without_port(path, environment)
     return load_settings(path, leave_out=INSTANCES).registry.text
+
+
+def ask_daemon(path: str, admin: str | None, files: AdminFiles, config: Path | None = None) -> dict[str, Any]:
+    """Return the JSON object that the daemon answers to a GET of `path`, which is quoted already.
+
+    `admin` is the value of `AdminOption`, `files` has those of the other options of the admin endpoint, and `config` is
+    that of `ConfigOption`: what is None is the configuration file's. Waits for the answer, for 10 s at most. Raises
+    ConfigError for a setting that is not valid, and another DiscoveryError, with the way out, if there is no answer,
+    or an error.
+    """
+    from discovery.cli.asking import admin_address, ask
+
+    return ask(admin_address(admin, config, files), path)
 
 
 def configured_admin(config: Path | None = None) -> str:

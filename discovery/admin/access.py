@@ -1,11 +1,12 @@
-"""Who may ask the admin endpoint: the files that say so, and what they hold."""
+"""Who may ask the admin endpoint, and over TLS or not: the files that say so, and what they hold."""
 
 import ipaddress
 import os
+import ssl
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, NoReturn
 
 from discovery.admin.credentials import token_of
 from discovery.errors import ConfigError
@@ -20,37 +21,104 @@ class AccessSettings(NamedTuple):
     """The settings of who may ask, as paths.
 
     `token_file` holds the token. `metrics` says to whom `/metrics` is told: to those who are authenticated, to all, or
-    to nobody.
+    to nobody. `cert` and `key` are the certificate of the server, and `client_ca` the authorities of clients: who has a
+    certificate of theirs may ask.
     """
 
     token_file: Path | None = None
     metrics: Metrics = "authenticated"
+    cert: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
 
     @property
     def asks_for_credentials(self) -> bool:
         """Whether a client has to say who it is."""
-        return self.token_file is not None
+        return self.token_file is not None or self.client_ca is not None
 
     def read(self) -> "Access":
         """Read the files. Raises ConfigError, which names the key, the file and the way out, and no content."""
         token = None if self.token_file is None else read_token("admin_token_file", self.token_file)
-        return Access(token, self.metrics)
+        return Access(token, self.metrics, self._tls(), self.client_ca is not None)
+
+    def _tls(self) -> ssl.SSLContext | None:
+        """Return what speaks TLS with clients; None without a certificate. Raises ConfigError."""
+        if self.cert is None or self.key is None:
+            if self.cert is not None or self.key is not None:
+                raise ConfigError("admin_cert and admin_key go together: name both files")
+            if self.client_ca is not None:
+                raise ConfigError("admin_client_ca needs TLS: name a certificate with admin_cert and admin_key")
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        context.set_alpn_protocols(["http/1.1"])
+        load_chain(context, "admin_cert", self.cert, "admin_key", self.key)
+        if self.client_ca is not None:
+            load_authorities(context, "admin_client_ca", self.client_ca)
+            context.verify_mode = ssl.CERT_OPTIONAL  # health needs none, and a token is as good
+        return context
 
 
 class Access(NamedTuple):
-    """Who may ask, as the files said when they were read. Without a token everybody may."""
+    """Who may ask, as the files said when they were read.
+
+    `tls` is None for plain HTTP. With `client_ca` a client whose certificate `tls` has verified may ask. Without it and
+    without a token everybody may.
+    """
 
     token: str | None = None
     metrics: Metrics = "authenticated"
+    tls: ssl.SSLContext | None = None
+    client_ca: bool = False
 
     @property
     def is_open(self) -> bool:
         """Whether everybody may ask for everything."""
-        return self.token is None
+        return self.token is None and not self.client_ca
 
     def __repr__(self) -> str:
         """Return a text without the token."""
-        return f"Access(is_open={self.is_open}, metrics={self.metrics!r})"
+        return f"Access(is_open={self.is_open}, metrics={self.metrics!r}, tls={self.tls is not None})"
+
+
+def load_chain(context: ssl.SSLContext, cert_key: str, cert: Path, key_key: str, key: Path) -> None:
+    """Have `context` present the certificate in `cert`. The first argument of each pair names the setting.
+
+    Raises ConfigError for a file that cannot be used, and for a private key that others can read.
+    """
+    read_secret(key_key, key)
+    _check_readable(cert_key, cert)
+    try:
+        context.load_cert_chain(cert, key, password=_refuse_password)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        raise ConfigError(
+            f"{cert_key}: {cert} and {key_key}: {key} are no certificate in PEM and its key ({reason})"
+        ) from None
+
+
+def load_authorities(context: ssl.SSLContext, key: str, path: Path) -> None:
+    """Have `context` trust the authorities in the file `path`. `key` names the setting. Raises ConfigError."""
+    _check_readable(key, path)
+    try:
+        context.load_verify_locations(cafile=path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        raise ConfigError(f"{key}: {path} holds no certificates in PEM ({reason})") from None
+
+
+def _check_readable(key: str, path: Path) -> None:
+    try:
+        path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ConfigError(f"{key}: {path} cannot be read: {reason}") from None
+
+
+def _refuse_password(*_: object) -> NoReturn:
+    """OpenSSL would ask for a password on the terminal."""
+    raise ValueError("the key is encrypted: write it without a password")
 
 
 def read_token(key: str, path: Path) -> str:
@@ -109,5 +177,6 @@ def check_exposure(hosts: Iterable[str], settings: AccessSettings) -> None:
         if not is_loopback(host):
             raise ConfigError(
                 f"admin: other machines can reach {host}, and nobody would ask them who they are: name the file of a"
-                ' token with admin_token_file (--admin-token-file), listen on 127.0.0.1, or turn it off (admin = "off")'
+                " token with admin_token_file (--admin-token-file), or the authorities of clients' certificates with"
+                ' admin_client_ca, listen on 127.0.0.1, or turn it off (admin = "off")'
             )

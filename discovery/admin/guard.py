@@ -77,17 +77,17 @@ class Guard:
         if outcome == "wrong":
             return await self._refuse(request, access)
         if outcome == "unknown" and not _is_public(request.path, access):
-            return self._ask(request)
+            return self._ask(access)
         return await handler(request)
 
     async def _judge(self, request: web.Request, access: Access) -> Outcome:
         """Whether the client is known; "wrong" if it gave credentials that are not right."""
-        if access.token is None:
+        if access.is_open or (access.client_ca and _has_certificate(request)):
             return "known"
         given = request.headers.getall("Authorization", [])
         if not given:
             return "unknown"
-        if len(given) > 1 or self._attempts.are_too_many(_client(request), time.monotonic()):
+        if access.token is None or len(given) > 1 or self._attempts.are_too_many(_client(request), time.monotonic()):
             return "wrong"
         if (proof := credentials.proof_of(given[0])) is not None:
             return self._judge_proof(request, access.token, proof)
@@ -123,14 +123,15 @@ class Guard:
             return _error(429, "too many attempts with wrong credentials: wait a minute", {"Retry-After": "60"})
         await asyncio.sleep(seconds)
         error = "the token is not the one of admin_token_file, or the proof of it is late or for another address"
-        return self._ask(request, error)
+        return self._ask(access, error)
 
-    def _ask(self, request: web.Request, error: str = "") -> web.Response:
+    def _ask(self, access: Access, error: str = "") -> web.Response:
         """Ask for credentials."""
-        told = (
-            error or "say who you are: send the header Authorization: Bearer TOKEN, with the token of admin_token_file"
-        )
-        answer = _error(401, told)
+        if access.token is None:
+            return _error(401, "say who you are: with a certificate of the authorities of admin_client_ca")
+        certificate = ", or have a certificate of the authorities of admin_client_ca" if access.client_ca else ""
+        way_in = "send the header Authorization: Bearer TOKEN, with the token of admin_token_file"
+        answer = _error(401, error or f"say who you are: {way_in}{certificate}")
         answer.headers.add("WWW-Authenticate", credentials.challenge(self._challenges.issue(time.monotonic())))
         answer.headers.add("WWW-Authenticate", 'Bearer realm="discovery"')
         return answer
@@ -157,6 +158,11 @@ def is_from_elsewhere(request: web.Request) -> bool:
         request.headers.get("Sec-Fetch-Mode") == "navigate" and request.headers.get("Sec-Fetch-Dest") == "document"
     )
     return not (followed and request.method in METHODS)
+
+
+def _has_certificate(request: web.Request) -> bool:
+    """Return True if the client has a certificate, which TLS has verified."""
+    return request.transport is not None and bool(request.transport.get_extra_info("peercert"))
 
 
 def _is_public(path: str, access: Access) -> bool:

@@ -76,7 +76,9 @@ class Admin:
 
     async def start(self, listening: list[socket.socket], host: str) -> None:
         """Serve who connects to these sockets, which are at the address `host`."""
-        self._server = HttpServer(self.application(host), lambda: {host, *self._sources.hosts()})
+        self._server = HttpServer(
+            self.application(host), lambda: {host, *self._sources.hosts()}, lambda: self._sources.access().tls
+        )
         await self._server.start(listening)
 
     def application(self, host: str) -> web.Application:

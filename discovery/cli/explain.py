@@ -10,6 +10,10 @@ import typer
 from discovery.cli.console import note, result
 from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import (
+    AdminCAOption,
+    AdminCertOption,
+    AdminFiles,
+    AdminKeyOption,
     AdminOption,
     AdminTokenFileOption,
     ConfigOption,
@@ -39,6 +43,9 @@ def explain(
     timeout: TimeoutOption = 10.0,
     admin: AdminOption = None,
     admin_token_file: AdminTokenFileOption = None,
+    admin_ca: AdminCAOption = None,
+    admin_cert: AdminCertOption = None,
+    admin_key: AdminKeyOption = None,
     registry: RegistryOption = None,
     config: ConfigOption = None,
 ) -> int:
@@ -55,9 +62,12 @@ def explain(
 
     service, _, id_ = record.partition("/")
     check_service(service)
+    asked_with = AdminFiles(admin_token_file, admin_ca, admin_cert, admin_key)
     try:
         document = ask(
-            admin_address(admin, config, admin_token_file), "/api/explain", {"service": service, "id": id_ or None}
+            admin_address(admin, config, asked_with),
+            "/api/explain",
+            {"service": service, "id": id_ or None},
         )
     except NoDaemonError as error:
         document = _alone(config, registry, service, id_, timeout, str(error))

@@ -10,6 +10,10 @@ import typer
 from discovery.cli.console import note, result
 from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import (
+    AdminCAOption,
+    AdminCertOption,
+    AdminFiles,
+    AdminKeyOption,
     AdminOption,
     AdminTokenFileOption,
     ConfigOption,
@@ -35,6 +39,9 @@ def fleet(
     timeout: TimeoutOption = 10.0,
     admin: AdminOption = None,
     admin_token_file: AdminTokenFileOption = None,
+    admin_ca: AdminCAOption = None,
+    admin_cert: AdminCertOption = None,
+    admin_key: AdminKeyOption = None,
     registry: RegistryOption = None,
     config: ConfigOption = None,
 ) -> int:
@@ -52,8 +59,13 @@ def fleet(
     from discovery.cli.table import print_table
     from discovery.fleet.fleetdocument import is_well
 
+    asked_with = AdminFiles(admin_token_file, admin_ca, admin_cert, admin_key)
     try:
-        document = ask(admin_address(admin, config, admin_token_file), "/api/fleet", timeout=_ASK_SECONDS)
+        document = ask(
+            admin_address(admin, config, asked_with),
+            "/api/fleet",
+            timeout=_ASK_SECONDS,
+        )
         alone = None
     except NoDaemonError as error:
         document = _alone(config, registry, timeout, str(error))

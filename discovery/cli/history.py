@@ -8,6 +8,10 @@ import typer
 
 from discovery.cli.console import note, result
 from discovery.cli.options import (
+    AdminCAOption,
+    AdminCertOption,
+    AdminFiles,
+    AdminKeyOption,
     AdminOption,
     AdminTokenFileOption,
     ConfigOption,
@@ -26,6 +30,9 @@ def history(
     as_json: JsonOption = False,
     admin: AdminOption = None,
     admin_token_file: AdminTokenFileOption = None,
+    admin_ca: AdminCAOption = None,
+    admin_cert: AdminCertOption = None,
+    admin_key: AdminKeyOption = None,
     config: ConfigOption = None,
 ) -> None:
     """List the last changes, and the milliseconds that each consumer took for each.
@@ -41,8 +48,11 @@ def history(
     from discovery.cli.table import print_table
 
     check_service(service)
+    asked_with = AdminFiles(admin_token_file, admin_ca, admin_cert, admin_key)
     document = ask(
-        admin_address(admin, config, admin_token_file), "/api/history", {"service": service, "limit": int(limit)}
+        admin_address(admin, config, asked_with),
+        "/api/history",
+        {"service": service, "limit": int(limit)},
     )
     if as_json:
         result(json.dumps(document, indent=2))

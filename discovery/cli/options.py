@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
 _CLOSE_SECONDS = 5.0
 """Seconds that a registry has to close at the end of a command: a registry of a plugin may hang."""
+
+
+class AdminFiles(NamedTuple):
+    """The files of the command line by which a daemon is asked: the token, whom to trust, and who asks."""
+
+    token: Path | None = None
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
 
 
 class LogLevel(StrEnum):
@@ -75,6 +84,32 @@ AdminTokenFileOption = Annotated[
         readable=False,
         envvar="DISCOVERY_ADMIN_TOKEN_FILE",
         help="The token of the admin endpoint. Default: the configuration's admin_token_file.",
+    ),
+]
+AdminCAOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--admin-ca",
+        metavar="FILE",
+        readable=False,
+        envvar="DISCOVERY_ADMIN_CA",
+        help="The daemon is asked over TLS, and its certificate is of these authorities (PEM). Default: it is the"
+        " configuration's admin_cert.",
+    ),
+]
+AdminCertOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        readable=False,
+        envvar="DISCOVERY_ADMIN_CERT",
+        help="The certificate of the client, for TLS (PEM).",
+    ),
+]
+AdminKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", readable=False, envvar="DISCOVERY_ADMIN_KEY", help="The private key of --admin-cert (PEM)."
     ),
 ]
 RunDirOption = Annotated[

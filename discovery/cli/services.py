@@ -10,6 +10,10 @@ import typer
 from discovery.cli.console import note, result
 from discovery.cli.interrupts import run_coroutine
 from discovery.cli.options import (
+    AdminCAOption,
+    AdminCertOption,
+    AdminFiles,
+    AdminKeyOption,
     AdminOption,
     AdminTokenFileOption,
     ConfigOption,
@@ -37,6 +41,9 @@ def services(
     timeout: TimeoutOption = 10.0,
     admin: AdminOption = None,
     admin_token_file: AdminTokenFileOption = None,
+    admin_ca: AdminCAOption = None,
+    admin_cert: AdminCertOption = None,
+    admin_key: AdminKeyOption = None,
     registry: RegistryOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -53,7 +60,7 @@ def services(
     snapshot = run_coroutine(read_registry(url, timeout))
     if service is not None:
         snapshot = _only(snapshot, service)
-    down = _down(admin, config, admin_token_file) if health else {}
+    down = _down(admin, config, AdminFiles(admin_token_file, admin_ca, admin_cert, admin_key)) if health else {}
     if as_json:
         result(json.dumps(snapshot_document(snapshot) | ({"down": down} if health else {}), indent=2))
         return
@@ -77,12 +84,12 @@ def services(
         _print_unresolved(unresolved)
 
 
-def _down(admin: str | None, config: Path | None, admin_token_file: Path | None) -> dict[str, dict[str, str]]:
+def _down(admin: str | None, config: Path | None, files: AdminFiles) -> dict[str, dict[str, str]]:
     """Return the reasons of the consumers that find a backend down, by key and consumer. Raises NoDaemonError."""
     from discovery.cli.asking import admin_address, ask
 
     found: dict[str, dict[str, str]] = {}
-    for consumer in ask(admin_address(admin, config, admin_token_file), "/api/consumers")["consumers"]:
+    for consumer in ask(admin_address(admin, config, files), "/api/consumers")["consumers"]:
         for key, reason in consumer.get("down", {}).items():
             found.setdefault(key, {})[consumer["name"]] = reason
     return found

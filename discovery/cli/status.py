@@ -3,13 +3,25 @@
 import json
 
 from discovery.cli.console import result
-from discovery.cli.options import AdminOption, AdminTokenFileOption, ConfigOption, JsonOption
+from discovery.cli.options import (
+    AdminCAOption,
+    AdminCertOption,
+    AdminFiles,
+    AdminKeyOption,
+    AdminOption,
+    AdminTokenFileOption,
+    ConfigOption,
+    JsonOption,
+)
 
 
 def status(
     as_json: JsonOption = False,
     admin: AdminOption = None,
     admin_token_file: AdminTokenFileOption = None,
+    admin_ca: AdminCAOption = None,
+    admin_cert: AdminCertOption = None,
+    admin_key: AdminKeyOption = None,
     config: ConfigOption = None,
 ) -> int:
     """Tell the state of a daemon on one screen: its registry, its consumers and providers, and what is wrong.
@@ -23,7 +35,8 @@ def status(
     from discovery.cli.asking import admin_address, ask
     from discovery.cli.screen import status_lines
 
-    document = ask(admin_address(admin, config, admin_token_file), "/api/status")
+    asked_with = AdminFiles(admin_token_file, admin_ca, admin_cert, admin_key)
+    document = ask(admin_address(admin, config, asked_with), "/api/status")
     if as_json:
         result(json.dumps(document, indent=2))
     else:

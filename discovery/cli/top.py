@@ -9,7 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from discovery.cli.console import abandon_stdout, result
-from discovery.cli.options import AdminOption, AdminTokenFileOption, ConfigOption, JsonOption, parsed_option
+from discovery.cli.options import (
+    AdminCAOption,
+    AdminCertOption,
+    AdminFiles,
+    AdminKeyOption,
+    AdminOption,
+    AdminTokenFileOption,
+    ConfigOption,
+    JsonOption,
+    parsed_option,
+)
 from discovery.cli.signals import run_until_signal
 from discovery.errors import DiscoveryError
 from discovery.fields import Duration, WholeNumber
@@ -34,6 +44,9 @@ def top(
     as_json: JsonOption = False,
     admin: AdminOption = None,
     admin_token_file: AdminTokenFileOption = None,
+    admin_ca: AdminCAOption = None,
+    admin_cert: AdminCertOption = None,
+    admin_key: AdminKeyOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Show the state of a daemon and its last changes, again and again.
@@ -47,7 +60,8 @@ def top(
     """
     from discovery.cli.asking import admin_address
 
-    address = admin_address(admin, config, admin_token_file)
+    asked_with = AdminFiles(admin_token_file, admin_ca, admin_cert, admin_key)
+    address = admin_address(admin, config, asked_with)
     run_until_signal(_show(address, interval, None if count is None else int(count), as_json))
 
 

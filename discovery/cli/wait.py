@@ -8,6 +8,10 @@ import typer
 
 from discovery.cli.console import note, progress, result
 from discovery.cli.options import (
+    AdminCAOption,
+    AdminCertOption,
+    AdminFiles,
+    AdminKeyOption,
     AdminOption,
     AdminTokenFileOption,
     ConfigOption,
@@ -53,6 +57,9 @@ def wait(
     as_json: JsonOption = False,
     admin: AdminOption = None,
     admin_token_file: AdminTokenFileOption = None,
+    admin_ca: AdminCAOption = None,
+    admin_cert: AdminCertOption = None,
+    admin_key: AdminKeyOption = None,
     config: ConfigOption = None,
 ) -> int:
     """Wait until a service has its backends, as a daemon of this machine sees the registry, or has applied it.
@@ -75,8 +82,13 @@ def wait(
         "applied_by": applied_by or None,
         "revision": _whole(revision),
     }
+    asked_with = AdminFiles(admin_token_file, admin_ca, admin_cert, admin_key)
     with progress(f"{service!r}, for up to {timeout:g} s"):
-        document = _poll(admin_address(admin, config, admin_token_file), query, time.monotonic() + timeout)
+        document = _poll(
+            admin_address(admin, config, asked_with),
+            query,
+            time.monotonic() + timeout,
+        )
     if as_json:
         result(json.dumps(document, indent=2))
     elif document["met"]:

@@ -104,6 +104,13 @@ class FileSettings(PluginConfig):
     admin_token_file: Path | None = Field(
         None, description="File of the token that clients of the admin endpoint have to know"
     )
+    admin_cert: Path | None = Field(
+        None, description="File of the admin endpoint's certificate, PEM: it speaks TLS then"
+    )
+    admin_key: Path | None = Field(None, description="File of the private key of admin_cert, PEM")
+    admin_client_ca: Path | None = Field(
+        None, description="File of authorities, PEM: clients with a certificate of theirs may ask the admin endpoint"
+    )
     admin_metrics: Metrics = Field(
         "authenticated", description="To whom /metrics is told: those who are authenticated, everybody, or nobody"
     )
@@ -276,7 +283,9 @@ def parse_settings(
         fleet=FleetSettings(
             parsed.announce, parsed.announce_address, parsed.fleet_prefix, tuple(parsed.fleet_networks)
         ),
-        admin_access=AccessSettings(parsed.admin_token_file, parsed.admin_metrics),
+        admin_access=AccessSettings(
+            parsed.admin_token_file, parsed.admin_metrics, parsed.admin_cert, parsed.admin_key, parsed.admin_client_ca
+        ),
         registry_is_known=registry_is_known,
     )
 

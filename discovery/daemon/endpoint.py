@@ -54,7 +54,7 @@ class AdminEndpoint:
                 port = None
         await self.close()
         self._port, self._address = port, settings.admin
-        if port is not None and settings.admin is not None and not is_loopback(settings.admin[0]):
+        if port is not None and access.tls is None and settings.admin and not is_loopback(settings.admin[0]):
             self._warn_of_clear_text(settings.admin)
 
     async def close(self) -> None:

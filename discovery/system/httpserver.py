@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import resource
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Collection
 from typing import cast
 
@@ -27,6 +28,8 @@ MOST_STREAMS = 64
 """Answers without an end at a time, beside the other connections: a stream of a browser has all of its tabs."""
 _END_SECONDS = 1.0
 """Seconds that requests have to be answered when the server ends: an answer takes milliseconds."""
+_TLS_END_SECONDS = 1.0
+"""Seconds that a client has to confirm the end of TLS, which nothing depends on."""
 MOST_BYTES = 64 * 1024
 """Bytes that a client may send: its request has no body worth more."""
 
@@ -43,9 +46,18 @@ _log = structlog.get_logger("discovery.admin.server")
 class HttpServer:
     """Serves an application on an address, for the hosts whose names `hosts` returns; on one event loop."""
 
-    def __init__(self, application: web.Application, hosts: Callable[[], Collection[str]]) -> None:
-        """Prepare. `hosts` is called for every request, beside IP addresses and localhost, which always pass."""
+    def __init__(
+        self,
+        application: web.Application,
+        hosts: Callable[[], Collection[str]],
+        tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+    ) -> None:
+        """Prepare. `hosts` is called for every request, beside IP addresses and localhost, which always pass.
+
+        `tls` is called for every connection; None stands for plain HTTP.
+        """
         self._hosts = hosts
+        self._tls = tls
         application.middlewares.insert(0, self._guard)
         application.on_response_prepare.append(_close_afterwards)
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=_END_SECONDS)
@@ -126,14 +138,22 @@ class HttpServer:
             task = asyncio.create_task(self._connect(connection, client))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            connection.connecting = task
 
     async def _connect(self, connection: "_Connection", client: socket.socket) -> None:
+        loop, tls = asyncio.get_running_loop(), self._tls()
+        seconds = (
+            {} if tls is None else {"ssl_handshake_timeout": ASK_SECONDS, "ssl_shutdown_timeout": _TLS_END_SECONDS}
+        )
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, client)
-        except OSError:  # the client has gone
+            await loop.connect_accepted_socket(lambda: connection, client, ssl=tls, **seconds)
+        except (OSError, asyncio.CancelledError) as error:  # the client has gone, speaks no TLS, or has to make room
             client.close()
+            connection.connecting = None
             connection.abort()
             self.forget(connection)
+            if isinstance(error, asyncio.CancelledError):
+                raise
 
     def _make_room(self) -> bool:
         for connection in self._connections:
@@ -185,6 +205,7 @@ class _Connection(asyncio.Protocol):
         self._over = False
         self._timer = asyncio.get_running_loop().call_later(ASK_SECONDS, self.abort)
         self.transport: asyncio.Transport | None = None
+        self.connecting: asyncio.Task[None] | None = None
         self.answering = False
         self.stays = False
 
@@ -205,6 +226,8 @@ class _Connection(asyncio.Protocol):
         self._timer.cancel()
         if self.transport is not None:
             self.transport.abort()
+        elif self.connecting is not None:  # a handshake of TLS holds a descriptor
+            self.connecting.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
