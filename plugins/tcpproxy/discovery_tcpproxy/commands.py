@@ -17,12 +17,18 @@ import typer
 from discovery import Backend, ConfigError, RecordError, join_host_port, parse_address, split_host_port
 from discovery.addresses import OwnAddresses, is_dynamic, is_loopback, is_unspecified
 from discovery.commands import (
+    AdminCAOption,
+    AdminCertOption,
+    AdminFiles,
+    AdminKeyOption,
+    AdminTokenFileOption,
     ConfigOption,
     JsonOption,
     RegistryOption,
     ReplaceOption,
     RunDirOption,
     StateDirOption,
+    ask_daemon,
     configured_admin,
     linked_registry,
     note,
@@ -154,6 +160,10 @@ def connections(
     ] = None,
     consumer: Annotated[str | None, typer.Option(metavar="NAME", help="Only this consumer's. Default: all.")] = None,
     as_json: JsonOption = False,
+    admin_token_file: AdminTokenFileOption = None,
+    admin_ca: AdminCAOption = None,
+    admin_cert: AdminCertOption = None,
+    admin_key: AdminKeyOption = None,
     config: ConfigOption = None,
 ) -> None:
     """List the open connections of a daemon.
@@ -171,7 +181,9 @@ def connections(
             f"--admin {admin!r} is not the address of an admin endpoint:"
             " write HOST:PORT, with a port from 1 to 65535, such as 127.0.0.1:9901"
         ) from None
-    found = fetch_connections(_CLIENT_ADDRESS.get(host, host), port, consumer)
+    asked_with = AdminFiles(admin_token_file, admin_ca, admin_cert, admin_key)
+    at = join_host_port(_CLIENT_ADDRESS.get(host, host), port)
+    found = fetch_connections(lambda path: ask_daemon(path, at, asked_with, config), at, consumer)
     if as_json:
         result(json.dumps({"connections": found.connections, "more": found.more}, indent=2))
     elif found.connections:

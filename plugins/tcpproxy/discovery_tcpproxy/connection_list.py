@@ -1,9 +1,7 @@
 """Open connections of a daemon: fetched from the admin endpoint, and formatted as rows of a table."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import quote
 
@@ -12,8 +10,6 @@ from discovery.toolkit import printable
 
 HEADER = ("CONSUMER", "LISTENER", "CLIENT", "BACKEND", "ADDRESS", "AGE", "IN", "OUT", "STATE")
 _PLUGIN = "tcpproxy"
-_TIMEOUT = 10.0
-"""Seconds for an answer of the admin endpoint, which waits for the workers."""
 _UNITS = ("B", "KiB", "MiB", "GiB")
 
 
@@ -28,18 +24,20 @@ class ConnectionList:
     more: int
 
 
-def fetch_connections(host: str, port: int, consumer: str | None) -> ConnectionList:
-    """Return the connections of a consumer, or of all for None. Raises DiscoveryError if the request fails."""
-    at = join_host_port(host, port)
+def fetch_connections(get: Callable[[str], Any], at: str, consumer: str | None) -> ConnectionList:
+    """Return the connections of a consumer, or of all for None.
+
+    `get` returns what the daemon at the address `at` answers for a path. Raises DiscoveryError if a request fails.
+    """
     try:
-        consumers = _get(host, port, at, "/api/consumers")["consumers"]
+        consumers = get("/api/consumers")["consumers"]
         names = [str(each["name"]) for each in consumers if each["plugin"] == _PLUGIN]
         if not names or (consumer is not None and consumer not in names):
             has = f"it has {', '.join(names)}" if names else "it has none of that plugin"
             which = f"no consumer {consumer!r}" if consumer is not None else "no consumer"
             raise DiscoveryError(f"the daemon at {at} has {which} of the plugin {_PLUGIN}; {has}")
         asked = names if consumer is None else [consumer]
-        documents = {name: _get(host, port, at, f"/api/consumers/{quote(name, safe='')}") for name in asked}
+        documents = {name: get(f"/api/consumers/{quote(name, safe='')}") for name in asked}
         connections = [
             {"consumer": name, **each} for name, document in documents.items() for each in document["connections"]
         ]
@@ -98,24 +96,3 @@ def size(number: float) -> str:
             break
         number /= 1024
     return f"{number:.0f}{unit}" if unit == "B" else f"{number:.1f}{unit}"
-
-
-def _get(host: str, port: int, at: str, path: str) -> Any:
-    connection = HTTPConnection(host, port, timeout=_TIMEOUT)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        document = json.loads(answer.read())
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DiscoveryError(
-            f"no daemon answers at {at}: {reason}; name its admin endpoint with --admin (`ambassador` and `forward`"
-            " have none)"
-        ) from None
-    except HTTPException:
-        raise ValueError(path) from None
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise DiscoveryError(f"the daemon at {at} reports an error: {printable(str(document['error']))}")
-    return document
