@@ -25,7 +25,7 @@ class Filters(NamedTuple):
 
     `q` is a text that a key, an address, a label or a reason contains, in any case; `service` is the whole name of a
     service; `state` is one of STATES, `health` one of HEALTHS. `page` counts from 1. `changes` is the number of changes
-    in the timeline. `panel` is the instance whose details are shown: `consumers/NAME` or `providers/NAME`.
+    in the timeline. `panel` is what is shown in detail: `fleet`, `consumers/NAME` or `providers/NAME`.
     """
 
     q: str = ""

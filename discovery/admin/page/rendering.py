@@ -32,6 +32,7 @@ SECTIONS = (
     ("held", "Held records"),
     ("registry", "Registry"),
     ("timeline", "Timeline"),
+    ("fleet", "Fleet"),
     ("plugins", "Plugins"),
 )
 """The ids and headings of the page's sections."""
@@ -40,7 +41,7 @@ _HEALTHS = {"well": "no fault known", "down": "down", "unresolved": "unresolved 
 _TONES = {
     **dict.fromkeys(("ok", "active", "connected", "passing"), "good"),
     **dict.fromkeys(("degraded", "draining", "held", "unresolved", "not checked yet", "not followed"), "warn"),
-    **dict.fromkeys(("failing", "down", "not connected", "rejected"), "bad"),
+    **dict.fromkeys(("failing", "down", "not connected", "rejected", "unreachable"), "bad"),
 }
 _GLYPHS = {"good": "●", "warn": "▲", "bad": "✕", "plain": "○"}
 _MARKS = {"+": "added", "~": "updated", "-": "removed", "!": "rejected"}

@@ -30,6 +30,8 @@ POLICY = (
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """What a browser may load for our pages: nothing but what this server sends as a file of its own."""
+FLEET = "fleet"
+"""The panel of the other daemons, which are asked when it is opened."""
 _RETRY = b"retry: 1000\n"
 """Milliseconds after which a browser connects again: a daemon that is replaced is there within a second."""
 
@@ -51,6 +53,7 @@ class Site:
         return [
             web.get("/stream", self._stream),
             web.get("/static/{name}", self._static),
+            web.get(f"/panel/{FLEET}", self._fleet),
             web.get("/panel/{kind}/{name}", self._panel),
         ]
 
@@ -108,8 +111,14 @@ class Site:
             return web.json_response({"error": "there is no such plugin"}, status=404)
         return web.Response(text=await self._told(renderer, path), content_type="text/html")
 
+    async def _fleet(self, _: web.Request) -> web.Response:
+        renderer = (await self._load())[1]
+        return web.Response(text=await self._told(renderer, FLEET), content_type="text/html")
+
     async def _told(self, renderer: Any, path: str) -> str:
-        """Return the panel of a plugin as HTML; a reason in its place if the plugin does not tell."""
+        """Return the panel of the fleet or of a plugin as HTML; a reason in its place if the plugin does not tell."""
+        if path == FLEET and self._sources.fleet is not None:
+            return str(renderer.part("fleet", await self._sources.fleet()))
         kind, _, name = path.partition("/")
         plugins: dict[str, Any] = {"consumers": self._sources.consumers, "providers": self._sources.providers}
         plugin = plugins[kind]().get(name) if kind in plugins else None
