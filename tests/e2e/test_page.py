@@ -114,7 +114,9 @@ def test_static_files_are_kept_by_the_browser(daemon: Daemon) -> None:
     assert "immutable" in headers["Cache-Control"]
     assert get(daemon, path, **{"If-None-Match": headers["ETag"]})[0] == 304
     assert get(daemon, path.partition("?")[0])[2]["Cache-Control"] == "no-cache"
-    assert len(script) + len(get(daemon, "/static/shared.js")[1]) < 30_000
+    status, worker, headers = get(daemon, "/static/shared.js")
+    assert headers["Content-Security-Policy"] == POLICY, "a shared worker has the policy of its script"
+    assert len(script) + len(worker) < 30_000
     assert get(daemon, "/static/site.py")[0] == 404
 
 

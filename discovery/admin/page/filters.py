@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 
 from discovery.model import Backend, State
 
-STATES = ("active", "draining", "weight-zero")
-"""The states that can be asked for."""
+STATES = ("active", "draining", "weight-zero", "rejected")
+"""The states that can be asked for. No backend is rejected: what is has a section of its own."""
 HEALTHS = ("well", "down", "unresolved", "held")
 """The healths that can be asked for."""
 ROWS_OF_A_PAGE = 100

@@ -36,7 +36,7 @@ SECTIONS = (
     ("plugins", "Plugins"),
 )
 """The ids and headings of the page's sections."""
-_STATES = {"active": "active", "draining": "draining", "weight-zero": "weight 0"}
+_STATES = {"active": "active", "draining": "draining", "weight-zero": "weight 0", "rejected": "rejected"}
 _HEALTHS = {"well": "no fault known", "down": "down", "unresolved": "unresolved name", "held": "held"}
 _TONES = {
     **dict.fromkeys(("ok", "active", "connected", "passing"), "good"),

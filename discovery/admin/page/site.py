@@ -51,7 +51,7 @@ class Site:
     def routes(self) -> list[web.RouteDef]:
         """The routes of everything but the page itself, which shares its path with the list of paths."""
         return [
-            web.get("/stream", self._stream),
+            web.get("/stream", self._stream, allow_head=False),  # it has no end
             web.get("/static/{name}", self._static),
             web.get(f"/panel/{FLEET}", self._fleet),
             web.get("/panel/{kind}/{name}", self._panel),
@@ -156,8 +156,9 @@ class Site:
 async def secure(_: web.Request, response: web.StreamResponse) -> None:
     """Add to a response what tells a browser to load nothing from elsewhere, and to keep nothing of a page."""
     response.headers["X-Content-Type-Options"] = "nosniff"
-    if response.content_type == "text/html":
+    if response.content_type in ("text/html", "text/javascript"):  # a shared worker has the policy of its script
         response.headers["Content-Security-Policy"] = POLICY
+    if response.content_type == "text/html":
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers.setdefault("Cache-Control", "no-store")
 

@@ -3,7 +3,7 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const live = byId("live"), said = byId("said"), form = byId("filters");
-  const FLASH = 1600, TYPING = 150, HEARD = 20000;
+  const FLASH = 1600, TYPING = 150, HEARD = 20000, PATIENCE = 1500;
   let port = null, state = "connecting", query = location.search.slice(1), asked = false;
 
   // The state of the connection
@@ -121,23 +121,21 @@
 
   // The stream
 
-  function hear({ data }) {
-    if (data.state) show(data.state);
-    if (data.message && data.query === query) take(data.message);
-  }
-
   const hello = (more) => port && port.postMessage({ query, ...more });
 
   function connect(found) {
     port = found;
-    port.onmessage = hear;
+    port.onmessage = ({ data }) => {
+      clearTimeout(waiting);
+      if (found !== port) return;
+      if (data.state) show(data.state);
+      if (data.message && data.query === query) take(data.message);
+    };
     hello();
-    setInterval(hello, HEARD);
-    addEventListener("pagehide", () => port.postMessage({ bye: true }));
-    addEventListener("pageshow", (event) => event.persisted && hello({ anew: true }));
   }
 
   function connectAlone() {
+    clearTimeout(waiting);
     const script = document.createElement("script");
     script.src = document.body.dataset.worker;
     script.onload = () => {
@@ -148,11 +146,18 @@
     document.head.append(script);
   }
 
+  // A browser without shared workers, or one that cannot start them now, has a stream for each tab.
+  let waiting = setTimeout(connectAlone, PATIENCE);
   try {
-    connect(new SharedWorker(document.body.dataset.worker).port);
+    const worker = new SharedWorker(document.body.dataset.worker);
+    worker.onerror = connectAlone;
+    connect(worker.port);
   } catch {
     connectAlone();
   }
+  setInterval(hello, HEARD);
+  addEventListener("pagehide", () => port && port.postMessage({ bye: true }));
+  addEventListener("pageshow", (event) => event.persisted && hello({ anew: true }));
 
   // Search, filters, pages
 

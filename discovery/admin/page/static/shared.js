@@ -3,7 +3,7 @@
 (() => {
   const MOST_VIEWS = 16, AGAIN = 3000, GONE = 150000;
   const tabs = new Map(); // port -> {query, heard}
-  let source = null, opening = 0, state = "lost";
+  let source = null, opening = 0, state = "connecting";
 
   const tell = (port, message) => port.postMessage(message);
   const tellAll = (now) => {
@@ -45,6 +45,7 @@
       const before = tabs.get(port);
       if (data.bye) tabs.delete(port);
       else tabs.set(port, { query: data.query, heard: Date.now() });
+      if (!before) tell(port, { here: true });
       if (data.bye || !before || before.query !== data.query || data.anew) later(30);
     };
     if (port.start) port.start();
