@@ -101,7 +101,7 @@ def test_idle_timeout_resets_an_incomplete_stream(worker: Worker, backend: socke
     worker.serve(backend)
     client, server = meet()
     server.settimeout(0.2)
-    with pytest.raises(TimeoutError):
+    with pytest.raises((TimeoutError, ConnectionError)):  # reset already if this machine is busy
         server.sendall(bytes(256 << 20))  # more than the kernel's buffers hold, of two connections
     eventually_sync(lambda: worker.report()["open"] == 0)
     with pytest.raises(ConnectionResetError):
