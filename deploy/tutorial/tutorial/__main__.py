@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from docker.errors import DockerException
+from docker_lab.guard import guarded
 from docker_lab.leftovers import LabDirectory, sweep
 
 from discovery.demo.processes import Interrupted, Stage
@@ -84,8 +85,8 @@ def _check(asked: argparse.Namespace) -> None:
 def _run(asked: argparse.Namespace) -> Result:
     output = sys.stderr if asked.json else sys.stdout
     sweep()
-    # The next run removes the place, and with it the stage's directory, if this run is killed.
-    with LabDirectory() as place, Stage(place) as stage:
+    # If this run is killed, its guard removes the place, and with it the stage's directory; or else the next run does.
+    with guarded(), LabDirectory() as place, Stage(place) as stage:
         try:
             return Story(stage, Options(asked.leader, asked.rate, asked.images), output).run()
         finally:
