@@ -40,7 +40,8 @@ def trace_settings(environment: Mapping[str, str]) -> TraceSettings | None:
     """Return where traces are sent; None if nobody asks for traces. Raises ValueError, which names the variable."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
-    if environment.get("OTEL_TRACES_EXPORTER", "otlp").strip() not in ("", "otlp"):
+    exporters = environment.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
+    if "otlp" not in (each.strip() for each in exporters.split(",")):
         return None
     own, common = (environment.get(f"OTEL_EXPORTER_OTLP_{name}ENDPOINT", "").strip() for name in ("TRACES_", ""))
     if not own and not common:

@@ -1,6 +1,7 @@
 """A collector of OpenTelemetry for tests: an HTTP server that reads OTLP with the generated code of another project."""
 
 import gzip
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ class Collector:
 
     url: str = ""
     answer: int = 200
+    location: str = ""
+    """Where the answers redirect to."""
     spans: list[SpanReceived] = field(default_factory=list)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """Path and headers of each request, names in lower case."""
@@ -46,8 +49,8 @@ class Collector:
 
 
 @contextmanager
-def collecting(port: int = 0) -> Iterator[Collector]:
-    """Run a collector on `port` of 127.0.0.1, by default a free one."""
+def collecting(tls: ssl.SSLContext | None = None) -> Iterator[Collector]:
+    """Run a collector on a free port of 127.0.0.1, with `tls` for clients of https://localhost alone."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -57,18 +60,23 @@ def collecting(port: int = 0) -> Iterator[Collector]:
                 body = gzip.decompress(body)
             headers = {name.lower(): value for name, value in self.headers.items()}
             collector.bodies.append(body)
-            if collector.answer == 200:
+            answer = collector.answer
+            if answer == 200:
                 collector.spans += received(body)
             collector.requests.append((self.path, headers))
-            self.send_response(collector.answer)
+            self.send_response(answer)
+            if collector.location:
+                self.send_header("Location", collector.location)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
-        collector.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        collector.url = f"{'http://127.0.0.1' if tls is None else 'https://localhost'}:{server.server_address[1]}"
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

@@ -70,7 +70,7 @@ def started(kept: Kept, **options: Any) -> Traces:
         ({f"{E}ENDPOINT": "  "}, None),
         ({**ENDPOINT, "OTEL_SDK_DISABLED": "True"}, None),
         ({**ENDPOINT, "OTEL_TRACES_EXPORTER": "none"}, None),
-        ({**ENDPOINT, "OTEL_TRACES_EXPORTER": "otlp"}, "http://127.0.0.1:4318/v1/traces"),
+        ({**ENDPOINT, "OTEL_TRACES_EXPORTER": "console, otlp"}, "http://127.0.0.1:4318/v1/traces"),
         ({f"{E}ENDPOINT": "https://c.example/base/"}, "https://c.example/base/v1/traces"),
         ({**ENDPOINT, f"{E}TRACES_ENDPOINT": "http://[::1]:1/own"}, "http://[::1]:1/own"),
     ],
