@@ -42,8 +42,8 @@ from discovery.tracing.opening import open_traces
 if TYPE_CHECKING:
     from discovery.tracing.traces import Traces
 
-TRACES_SECONDS = 2.0
-"""For the last traces at the end of the daemon: a collector that answers does so sooner."""
+TRACES_SECONDS = 3.0
+"""Seconds for the last traces at the end of the daemon: a collector that answers, or refuses, does so sooner."""
 
 
 class Daemon:

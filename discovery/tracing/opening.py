@@ -39,9 +39,10 @@ def open_traces(environment: Mapping[str, str], version: str, log: FilteringBoun
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # an exit waits for no collector
         # It would warn of each span that a dead collector costs; the exporter tells of the batches.
         logging.getLogger("opentelemetry.sdk._shared_internal").setLevel(logging.ERROR)
-        exporter: Any = CollectorExporter(settings, log)
-        provider.add_span_processor(BatchSpanProcessor(exporter))
-        traces = Traces(provider, version, log)
+        exporter = CollectorExporter(settings, log)
+        untyped: Any = exporter  # it has the methods of a SpanExporter, and not the class
+        provider.add_span_processor(BatchSpanProcessor(untyped))
+        traces = Traces(provider, version, log, exporter.shutdown)
     except ModuleNotFoundError as error:
         log.warning(
             "changes are not traced: the extra is not installed: pip install 'discovery-framework[otel]'",

@@ -7,7 +7,7 @@ each consumer `queue` and `apply`, and `verify` below `apply`: see `Delay`.
 import queue
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -63,13 +63,15 @@ class Traces:
         provider: TracerProvider,
         version: str,
         log: FilteringBoundLogger,
+        hurry: Callable[[], None] = lambda: None,
         open_seconds: float = OPEN_SECONDS,
         most_events: int = MOST_EVENTS,
     ) -> None:
-        """Begin. `stop` ends `provider`, too."""
+        """Begin. `stop` ends `provider`, too, and calls `hurry` before: from then on no batch is tried twice."""
         self._provider = provider
         self._tracer = provider.get_tracer("discovery", version)
         self._log = log
+        self._hurry = hurry
         self._open_seconds = open_seconds
         self._most_events = most_events
         self._events: queue.SimpleQueue[_Offered | _Applied | None] = queue.SimpleQueue()
@@ -93,6 +95,7 @@ class Traces:
 
     def stop(self, seconds: float) -> None:
         """Send what is left, for so many seconds at most. Blocks."""
+        self._hurry()
         self._events.put(None)
         self._thread.join(seconds)
 
