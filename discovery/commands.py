@@ -204,13 +204,15 @@ def serve(
     replace: bool = False,
     config: Path | None = None,
     admin: str | None = None,
+    admin_token_file: Path | None = None,
 ) -> int:
     """Run the daemon until the daemon is stopped. Return the exit code, as `discovery run` does.
 
     `consumers` and `providers` are tables as in a configuration file, by instance name. `admin` is the `HOST:PORT` of
     the admin endpoint; None, the default, is no endpoint, whatever the environment and the file say. `registry` is a
-    URL; `run_dir` and `state_dir` are directories. What of these three is None is taken from the environment, or else
-    from the configuration file `config`, or else from the file in use. The daemon follows the file. With `replace` the
+    URL, `run_dir` and `state_dir` are directories, and `admin_token_file` is the file of the token that the admin
+    endpoint asks for. What of these four is None is taken from the environment, or else from the configuration file
+    `config`, or else from the file in use. The daemon follows the file. With `replace` the
     daemon takes over from a daemon of the same instances.
 
     Runs an event loop of its own, so no loop may run. Raises ConfigError for invalid tables or settings, and for a
@@ -222,7 +224,13 @@ def serve(
     from discovery.daemon.instances import load
 
     tables = {"consumers": dict(consumers or {}), "providers": dict(providers or {})}
-    given = overrides(registry=registry, admin="off" if admin is None else admin, run_dir=run_dir, state_dir=state_dir)
+    given = overrides(
+        registry=registry,
+        admin="off" if admin is None else admin,
+        admin_token_file=admin_token_file,
+        run_dir=run_dir,
+        state_dir=state_dir,
+    )
     with suppress(ConfigError):
         if registry and registry == linked_registry():
             given = dataclasses.replace(given, variables={**given.variables, "registry": LINK_ADDRESS})

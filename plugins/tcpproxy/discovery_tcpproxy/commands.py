@@ -78,6 +78,7 @@ def ambassador(
             help="The address of an admin endpoint: health, metrics and state of this ambassador. Default: none.",
         ),
     ] = None,
+    admin_token_file: AdminTokenFileOption = None,
 ) -> int:
     """Listen on a fixed port, and forward TCP connections to the backends that the registry has at the moment.
 
@@ -103,6 +104,7 @@ def ambassador(
         replace=replace,
         config=config,
         admin=admin,
+        admin_token_file=admin_token_file,
     )
 
 

@@ -81,7 +81,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Non
         (["web", "80", "--send-proxy", "v3"], "--send-proxy"),
         (["web", "80", "--accept-proxy", "true"], "'true' is not a network"),
         (["web", "80", "--registry", "nonsense"], "'nonsense' is not a URL"),
-        (["web", "80", "--admin", "off"], "--admin"),
+        (["web", "80", "--admin", "nowhere"], "admin: 'nowhere'"),
     ],
 )
 def test_ambassador_refuses_an_invalid_argument(

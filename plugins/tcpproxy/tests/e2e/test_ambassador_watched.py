@@ -5,6 +5,7 @@ import re
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,3 +124,25 @@ def test_the_environment_of_other_commands_opens_no_endpoint(
     start_command("ambassador", "web", str(port), "--registry", directory.url, DISCOVERY_ADMIN=admin)
     answers(port, "it")
     assert get(admin, "/healthz")[0] == 0
+
+
+def test_an_endpoint_for_other_machines_needs_a_token(
+    start_command: StartCommand, directory: Directory, named: Serve, short_path: Path
+) -> None:
+    directory.put("web", named("it").port)
+    port, admin_port = free_port(), free_port()
+    arguments = ("ambassador", "web", str(port), "--registry", directory.url, "--admin", f"0.0.0.0:{admin_port}")
+    bare = start_command(*arguments)
+    assert bare.process.wait(within(TIMEOUT)) == 2
+    assert "--admin-token-file" in bare.log
+    token = short_path / "token"
+    token.touch(0o600)
+    token.write_text("a-token-that-is-long-enough-for-the-endpoint\n")
+    start_command(*arguments, "--admin-token-file", str(token))
+    admin = f"127.0.0.1:{admin_port}"
+    eventually_sync(lambda: get(admin, "/readyz")[0] == 200, timeout=TIMEOUT)
+    assert get(admin, "/api/status")[0] == 401
+    asking = start_command("status", "--admin", admin, "--admin-token-file", str(token), "--config", "/dev/null")
+    assert asking.process.wait(within(TIMEOUT)) == 0, asking.log
+    refused = start_command("status", "--admin", admin, "--config", "/dev/null")
+    assert refused.process.wait(within(TIMEOUT)) == 1
