@@ -191,6 +191,17 @@ async def test_a_fault_of_a_picture_does_not_end_the_stream() -> None:
         assert told["full"]
 
 
+async def test_the_end_wakes_readers() -> None:
+    """The end of a daemon does not wait for them."""
+    world = World()
+    with world.stream.reader([Filters()]) as reader:
+        await news(reader)
+        waiting = asyncio.ensure_future(reader.wait(3600))
+        await asyncio.sleep(0)
+        world.stream.close()
+        assert await asyncio.wait_for(waiting, within(60))
+
+
 def turns(coroutine: Any) -> Iterator[Any]:
     """Yield for each turn that a coroutine gives to others; its result in the end."""
     while True:

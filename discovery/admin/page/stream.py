@@ -173,10 +173,13 @@ class Stream:
                 self._painting = None
 
     def close(self) -> None:
-        """Stop painting."""
+        """Stop painting, and wake all readers, who look whether it is over."""
         if self._painting is not None:
             self._painting.cancel()
             self._painting = None
+        for watched in self._views.values():
+            for reader in watched.readers:
+                reader.tell()
 
     async def _paint(self) -> None:
         listening = self._waiters.listening(self._tell) if self._waiters is not None else nullcontext()
