@@ -19,6 +19,7 @@ from discovery.errors import ConfigError, PluginError
 from discovery.fields import BindAddress, Networks, OneOrMany, OwnAddress
 from discovery.fleet.place import valid_prefix
 from discovery.fleet.settings import OWN_MACHINE, FleetSettings
+from discovery.fleet.trust import TrustSettings
 from discovery.hosting import loading as plugins
 from discovery.hosting.tables import (
     DEFAULT_REGISTRY,
@@ -99,6 +100,9 @@ class FileSettings(PluginConfig):
     )
     fleet_prefix: Annotated[str, AfterValidator(valid_prefix)] | None = Field(
         None, description="Where daemons are announced, apart from services. Default in etcd: /discovery"
+    )
+    fleet_ca: Path | None = Field(
+        None, description="Authorities, PEM, of daemons that are asked by https. Default: admin_client_ca"
     )
     fleet_networks: Networks = Field(OWN_MACHINE, description="Networks in which other daemons are asked how they are")
     admin_token_file: Path | None = Field(
@@ -281,7 +285,11 @@ def parse_settings(
         overridden=overridden,
         admin_hosts=parsed.admin_hosts,
         fleet=FleetSettings(
-            parsed.announce, parsed.announce_address, parsed.fleet_prefix, tuple(parsed.fleet_networks)
+            parsed.announce,
+            parsed.announce_address,
+            parsed.fleet_prefix,
+            tuple(parsed.fleet_networks),
+            TrustSettings(parsed.fleet_ca or parsed.admin_client_ca, parsed.admin_cert, parsed.admin_key),
         ),
         admin_access=AccessSettings(
             parsed.admin_token_file, parsed.admin_metrics, parsed.admin_cert, parsed.admin_key, parsed.admin_client_ca

@@ -73,6 +73,7 @@ class FleetLink:
     async def use(self, settings: Settings) -> None:
         """Be announced, or not, and ask others as the settings say, from now on."""
         before, self._settings = self._settings, settings
+        self._survey = None  # certificates may be others
         if before is not None and _what_matters(before) == _what_matters(settings):
             if self._announcer is not None:
                 self._announcer.look()  # the roles may be others
@@ -136,7 +137,14 @@ class FleetLink:
                 return await current_snapshot(registry, seconds)
 
             machine, networks = socket.gethostname(), settings.fleet.networks
-            asking = Asking(machine, networks, self._lookup, ASK_SECONDS, token=lambda: self._endpoint().access.token)
+            asking = Asking(
+                machine,
+                networks,
+                self._lookup,
+                ASK_SECONDS,
+                token=lambda: self._endpoint().access.token,
+                tls=settings.fleet.trust.context(),
+            )
             self._survey = Survey(read, asking.ask, self._id(settings), self._own_answer)
         return self._survey
 
@@ -160,7 +168,7 @@ class FleetLink:
             self._id(settings),
             own,
             port,
-            "http",
+            "http" if self._endpoint().access.tls is None else "https",
             _version(),
             socket.gethostname(),
             str(self._path.parent),

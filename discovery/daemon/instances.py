@@ -71,6 +71,9 @@ def examine(
     if settings.fleet.announce and settings.admin is not None and settings.registry_is_known:
         with faults.gathered():
             fleet_url(settings.registry, settings.fleet.prefix)
+    if settings.admin is not None and settings.fleet.trust.ca != settings.admin_access.client_ca:
+        with faults.gathered():
+            settings.fleet.trust.context()
     with faults.gathered():
         _check_admin(settings, path)
     return settings, build(settings, faults, path), faults

@@ -6,6 +6,7 @@ is used, and the answer is bounded in bytes and time.
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,16 +60,19 @@ class Asking:
         seconds: float,
         *,
         token: Callable[[], str | None] = lambda: None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Prepare. `machine` is the name of this machine, and `seconds` what each daemon has to answer.
 
-        `token` returns the token that all daemons of the fleet have; None if they have none.
+        `token` returns the token that all daemons of the fleet have; None if they have none. `tls` is for daemons that
+        are asked by https: None asks none of these.
         """
         self._machine = machine
         self._networks = networks
         self._lookup = lookup
         self._seconds = seconds
         self._token = token
+        self._tls = tls
         self._refused: dict[str, tuple[float, str]] = {}  # by address: until when it is not asked again, and the token
 
     async def ask(self, announcement: Announcement, ids: Collection[str]) -> dict[str, Answered]:
@@ -89,17 +93,21 @@ class Asking:
     async def _fetch(self, announcement: Announcement) -> bytes:
         if (why := unreachable(announcement, self._machine)) is not None:
             raise AnswerError(why)
-        if announcement.scheme != "http":
-            raise AnswerError("it is asked by https, for which no authorities are configured")
+        token, over_tls = self._token(), announcement.scheme == "https"
+        if over_tls and self._tls is None:
+            raise AnswerError("it is asked by https, and this daemon trusts no authorities: see fleet_ca")
+        if not over_tls and token is None and self._tls is not None:
+            raise AnswerError("it is asked without TLS and without a token, so that nothing would prove its answer")
         address = await self._address(announcement)
-        token = self._token()
         if token is not None:
             self._raise_if_refused(announcement, token)
-        reply = await _get(announcement, address)
-        if token is not None:
+        reply = await self._get(announcement, address)
+        # Over TLS its certificate has proven who answers.
+        if token is not None and (reply.status == 401 or not over_tls):
             reply = await self._proven(announcement, address, reply, token)
         elif reply.status == 401:
-            raise AnswerError("it asks for a token, and this daemon has none: see admin_token_file")
+            certificate = ", or admin_client_ca there" if over_tls else ""
+            raise AnswerError(f"it asks for a token, and this daemon has none: see admin_token_file{certificate}")
         if reply.status == 404:
             raise AnswerError("what answers is no daemon, or one of an earlier version: status 404")
         if reply.status != 200:
@@ -115,7 +123,7 @@ class Asking:
         if reply.status != 401 or nonce is None:
             raise AnswerError("it does not ask for the token of the fleet, so its answer is not believed")
         proof = prove(token, nonce, "GET", TARGET, announcement.address)
-        reply = await _get(announcement, address, {"Authorization": proof.header})
+        reply = await self._get(announcement, address, {"Authorization": proof.header})
         if reply.status in (401, 429):
             # Each attempt counts there as one of this machine, whose others are refused, too, if there are many.
             until = asyncio.get_running_loop().time() + REFUSED_SECONDS
@@ -145,38 +153,38 @@ class Asking:
             )
         return address
 
+    async def _get(self, announcement: Announcement, address: str, more: Mapping[str, str] | None = None) -> Reply:
+        """Ask the announced daemon at this address. Raises AnswerError if the answer is too long."""
+        import aiohttp
+        from yarl import URL
+
+        literal = f"[{address}]" if ":" in address else address
+        url = URL.build(scheme=announcement.scheme, host=literal, port=announcement.port, path=TARGET)
+        headers = {"Host": announcement.address, "Accept": "application/json", "Accept-Encoding": "identity"}
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(force_close=True, limit=1, use_dns_cache=False),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None),  # `ask` bounds the time, that of the lookup included
+                auto_decompress=False,
+                trust_env=False,
+            ) as session,
+            session.get(
+                url,
+                headers={**headers, **(more or {})},
+                allow_redirects=False,
+                ssl=self._tls or False,
+                server_hostname=announcement.host if announcement.scheme == "https" else None,
+            ) as response,
+        ):
+            return Reply(response.status, response.headers, await _body(response))
+
 
 def _answered(body: bytes, id_: str) -> Answered:
     try:
         return Answered(answer_of(body, id_))
     except AnswerError as error:
         return Answered(None, str(error))
-
-
-async def _get(announcement: Announcement, address: str, more: Mapping[str, str] | None = None) -> Reply:
-    """Ask the announced daemon at this address. Raises AnswerError if the answer is too long."""
-    import aiohttp
-    from yarl import URL
-
-    literal = f"[{address}]" if ":" in address else address
-    url = URL.build(scheme=announcement.scheme, host=literal, port=announcement.port, path=TARGET)
-    headers = {
-        "Host": announcement.address,
-        "Accept": "application/json",
-        "Accept-Encoding": "identity",
-        **(more or {}),
-    }
-    async with (
-        aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True, limit=1, use_dns_cache=False),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),  # `ask` bounds the time, that of the lookup included
-            auto_decompress=False,
-            trust_env=False,
-        ) as session,
-        session.get(url, headers=headers, allow_redirects=False) as response,
-    ):
-        return Reply(response.status, response.headers, await _body(response))
 
 
 async def _body(response: "aiohttp.ClientResponse") -> bytes:

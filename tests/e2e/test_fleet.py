@@ -1,8 +1,10 @@
 """The fleet: daemons that announce themselves in real etcd, and tell of each other."""
 
+import asyncio
 import json
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ import pytest
 from daemons import Starter
 from etcds import etcd
 from fleets import Fleet, address, await_states, record, rows, run_fleet
+from hostile import endless_body, listening, response
 
+from discovery.admin.credentials import challenge
 from discovery.system.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 pytestmark = [pytest.mark.warm, pytest.mark.timeout(300)]
 
@@ -90,6 +94,42 @@ def test_daemons_with_a_token_tell_those_alone_that_have_it(fleet: Fleet) -> Non
     await_states(open_, {each: "ok" if each == open_.admin else "unreachable" for each in states})
     assert all(letter * 40 not in each.log for each in (one, two, three, open_) for letter in "xy")
     assert one.get("/api/daemon")[0] == one.get("/api/fleet")[0] == 401
+
+
+async def test_a_hostile_record_learns_no_token_and_harms_its_own_row(fleet: Fleet) -> None:
+    token = fleet.directory / "token"
+    token.write_text("x" * 40)
+    token.chmod(0o600)
+    one, two = fleet("one", admin_token_file=str(token)), fleet("two", admin_token_file=str(token))
+    refusal = response(b"{}", "401 Unauthorized", WWW_Authenticate=challenge("n0nce"))
+    redirect = response(b"", "302 Found", Location=f"http://{two.admin}/api/daemon")
+    async with listening(refusal) as asks, listening(redirect) as redirects, listening(endless_body) as endless:
+        machine = socket.gethostname()
+        for number, listener in enumerate((asks, redirects, endless)):
+            await asyncio.to_thread(fleet.put, f"{number:016x}", record(listener.port, machine=machine))
+        outside = record(9, host="192.0.2.1")
+        await asyncio.to_thread(fleet.put, "f" * 16, outside)
+        hostile = [f"127.0.0.1:{each.port}" for each in (asks, redirects, endless)] + ["192.0.2.1:9"]
+        states = {one.admin: "ok", two.admin: "ok", **dict.fromkeys(hostile, "unreachable")}
+        line = ("--admin", one.admin, "--config", fleet.config("one"), "--json")
+
+        async def told() -> bool:
+            done = await asyncio.to_thread(run_fleet, *line)
+            return {each["address"]: each["state"] for each in json.loads(done.stdout)["daemons"]} == states
+
+        await eventually_async(told)
+        for listener in (asks, redirects, endless):
+            assert listener.text.startswith("GET /api/daemon HTTP/1.1")
+            assert "x" * 40 not in listener.text
+        assert "Discovery-HMAC" in asks.text, "a proof, of use at its own address alone"
+        assert all("authorization" not in listener.text.lower() for listener in (redirects, endless))
+
+
+async def eventually_async(true: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until a coroutine returns True."""
+    async with asyncio.timeout(within(60)):
+        while not await true():  # noqa: ASYNC110 - other processes wake no loop
+            await asyncio.sleep(0.1)
 
 
 def test_a_record_that_is_not_valid_is_told_with_its_reason(fleet: Fleet) -> None:
