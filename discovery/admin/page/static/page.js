@@ -3,7 +3,7 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const live = byId("live"), said = byId("said"), form = byId("filters");
-  const FLASH = 1600, TYPING = 150, HEARD = 20000, PATIENCE = 1500;
+  const FLASH = 1600, TYPING = 80, HEARD = 20000, PATIENCE = 10000;
   let port = null, state = "connecting", query = location.search.slice(1), asked = false;
 
   // The state of the connection
@@ -182,10 +182,14 @@
     for (const each of form.elements) if (each.name) each.value = wanted.get(each.name) || (each.name === "changes" ? "25" : "");
   }
 
-  let typing = 0;
+  // The first key is answered at once, those that follow quickly together.
+  let typing = 0, answered = 0;
   form.addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(() => go(formQuery(), true), TYPING);
+    typing = setTimeout(() => {
+      answered = Date.now();
+      go(formQuery(), true);
+    }, Math.max(0, Math.min(TYPING, answered + TYPING - Date.now())));
   });
   form.addEventListener("submit", (event) => {
     clearTimeout(typing);

@@ -46,7 +46,7 @@
       if (data.bye) tabs.delete(port);
       else tabs.set(port, { query: data.query, heard: Date.now() });
       if (!before) tell(port, { here: true });
-      if (data.bye || !before || before.query !== data.query || data.anew) later(30);
+      if (data.bye || !before || before.query !== data.query || data.anew) later(5);
     };
     if (port.start) port.start();
   }
