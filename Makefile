@@ -16,6 +16,8 @@ JOBS     ?= $(shell expr $$(nproc) \* 4)
 DOCKER_JOBS ?= 3
 # Each loads a program and counts failed requests: more of them would measure each other.
 SWAP_JOBS ?= 2
+# Each has a browser of its own, which keeps a processor busy.
+BROWSER_JOBS ?= 2
 # Of the images: who builds them, what stands before their names, and their tag.
 ENGINE   ?= docker
 PREFIX   ?=
@@ -30,7 +32,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo tutorial images etcd envoy resolved coredns registrator test test-current test-faults test-docker test-swap test-release test-all lint format bench version dist platforms clean
+.PHONY: help demo tutorial images etcd envoy resolved coredns registrator axe test test-current test-faults test-docker test-swap test-release test-browser screenshots test-all lint format bench version dist platforms clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -61,8 +63,11 @@ coredns: $(VENV)/.dev ## CoreDNS for one of `make test-all`: built with Go (a mi
 registrator: $(VENV)/.dev ## registrator for one of `make test-all`: built with Go (a minute, once), kept in your cache directory
 	@$(BIN)/python tests/support/registrator_build.py
 
-test: $(VENV)/.bytecode ## The tests, in parallel, without the slow faults, Docker, loaded programs and releases
-	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker and not swap and not release $(SHORT)" $(ARGS)
+axe: $(VENV)/.dev ## axe-core for the tests of the live page: its npm package (once), kept in your cache directory
+	@$(BIN)/python tests/support/axe_script.py
+
+test: $(VENV)/.bytecode ## The tests, in parallel, without the slow faults, Docker, loaded programs, releases and the browser
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker and not swap and not release and not browser $(SHORT)" $(ARGS)
 
 # What a change of Python can break: every unit, and the programs from start to end.
 CURRENT  ?= tests/unit $(addprefix tests/e2e/,test_main_job.py test_stopping.py test_register_command.py \
@@ -85,9 +90,15 @@ test-swap: $(VENV)/.dev ## The tests of programs in place of HAProxy, under load
 test-release: $(VENV)/.dev ## The tests that build the files of a release, and run them in an empty environment
 	@$(BIN)/pytest -n $(JOBS) --maxprocesses 2 --dist load --maxschedchunk 1 -m "release $(SHORT)" $(ARGS)
 
+test-browser: $(VENV)/.browser axe ## The tests of the live page, in Debian's chromium
+	@$(BIN)/pytest -n $(BROWSER_JOBS) --dist loadfile -m "browser $(SHORT)" tests/browser $(ARGS)
+
+screenshots: $(VENV)/.browser ## The pictures of the live page in docs/screenshots, taken again with Debian's chromium
+	@$(BIN)/python tests/support/screenshots.py docs/screenshots
+
 test-all: etcd envoy resolved coredns ## All of these tests, with every case that they leave out, on every version of etcd; as root
 	@$(MAKE) --no-print-directory registrator || echo "without registrator its test is skipped" >&2
-	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker test-swap test-release SHORT=
+	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker test-swap test-release test-browser SHORT=
 
 lint: $(VENV)/.dev ## Ruff's checks and formatting, and mypy --strict
 	@$(BIN)/ruff check .
@@ -133,8 +144,12 @@ $(VENV)/.dev: $(VENV)/.demo
 	@$(BIN)/pip install --quiet --editable ".[dev]"
 	@touch $@
 
+$(VENV)/.browser: $(VENV)/.dev
+	@$(BIN)/pip install --quiet --editable ".[browser]"
+	@touch $@
+
 # Else each of the processes that test compiles every module, all at the same time.
 $(VENV)/.bytecode: $(VENV)/.dev
 	@echo "==> Compiling the tests (seconds, once)"
-	@printf '%s\n' tests plugins | xargs -P 2 -I{} $(BIN)/pytest --collect-only -qq -m "not faults and not docker and not swap and not release $(SHORT)" {} >/dev/null || true
+	@printf '%s\n' tests plugins | xargs -P 2 -I{} $(BIN)/pytest --collect-only -qq -m "not faults and not docker and not swap and not release and not browser $(SHORT)" {} >/dev/null || true
 	@touch $@

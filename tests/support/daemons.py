@@ -10,7 +10,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -130,8 +130,23 @@ def tmp_path() -> Iterator[Path]:
 
 @pytest.fixture
 def start_daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Starter]:
-    starter = Starter(tmp_path, forks=request.node.get_closest_marker("warm") is not None)
-    yield starter
+    with starting(tmp_path, forks=request.node.get_closest_marker("warm") is not None) as starter:
+        yield starter
+
+
+@contextmanager
+def starting(directory: Path, *, forks: bool = False) -> Iterator[Starter]:
+    """Yield what starts daemons with files in the directory, and end those that are left. Fails if one does not end."""
+    starter = Starter(directory, forks=forks)
+    try:
+        yield starter
+    finally:
+        left = _ended(starter)
+    assert left == {}
+
+
+def _ended(starter: Starter) -> dict[int, str]:
+    """End the daemons; return the processes that were left, and had to be killed."""
     for daemon in starter.started:
         if daemon.process.poll() is None:
             daemon.process.terminate()
@@ -139,14 +154,14 @@ def start_daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sta
         with suppress(subprocess.TimeoutExpired):
             daemon.process.wait(within(30))
         print(f"--- {daemon.log_path.name}\n{daemon.log}")
-    left = processes(tmp_path)
+    left = processes(starter.directory)
     left |= {daemon.process.pid: "a daemon" for daemon in starter.started if daemon.process.poll() is None}
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     for daemon in starter.started:
         daemon.process.wait()
-    assert left == {}
+    return left
 
 
 def processes(directory: Path) -> dict[int, str]:
