@@ -53,7 +53,15 @@ def daemon(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) ->
     write("web/a", "10.0.0.1:80")
     write("web/bad", "nonsense")
     daemon = start_daemon("--registry", url, "--plugin", str(plugin), "--set", f"follows.ill={tmp_path / 'ill'}")
-    eventually_sync(lambda: daemon.get("/api/status")[1]["down"] == 1, timeout=60)
+
+    def has_listed() -> bool:
+        status = daemon.get("/api/status")[1]
+        return (status["backends"], status["down"]) == (
+            1,
+            1,
+        )  # a consumer may tell what is down before the first listing
+
+    eventually_sync(has_listed, timeout=60)
     return daemon
 
 
