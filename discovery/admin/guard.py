@@ -15,13 +15,24 @@ from aiohttp import web
 from discovery.admin import credentials
 from discovery.admin.access import Access, is_loopback
 from discovery.admin.attempts import Attempts
+from discovery.admin.login import (
+    LOGIN,
+    LOGOUT,
+    form,
+    is_logged_in,
+    is_own_form,
+    logged_in,
+    logged_out,
+    wants_form,
+)
+from discovery.admin.sessions import Sessions
 from discovery.model import join_host_port
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Outcome = Literal["known", "unknown", "wrong"]
 
-PUBLIC = frozenset({"/healthz", "/readyz"})
-"""Paths that are told to everybody, in a word; `is_known` says whether with details."""
+PUBLIC = frozenset({"/healthz", "/readyz", LOGIN, LOGOUT})
+"""Paths that are told to everybody; of health a word, and `is_known` says whether with details."""
 METHODS = frozenset({"GET", "HEAD"})
 _SECRETS = frozenset({"token", "access_token", "admin_token"})
 """Names in a query by which a token would be given: the addresses of pages end in histories and logs."""
@@ -53,9 +64,13 @@ class Guard:
         self._names = names
         self._challenges = credentials.Challenges()
         self._attempts = Attempts()
+        self._sessions = Sessions()
 
     def guard(self, application: web.Application) -> None:
-        """Stand before every route of the application."""
+        """Stand before every route of the application, and add those by which a person logs in and out."""
+        application.add_routes(
+            [web.get(LOGIN, self._form), web.post(LOGIN, self._log_in), web.get(LOGOUT, self._log_out)]
+        )
         application.middlewares.append(self._middleware)
         application.on_response_prepare.append(self._prepare)
 
@@ -65,11 +80,10 @@ class Guard:
             return _error(400, "a token never stands in an address: send the header Authorization: Bearer TOKEN")
         if is_from_elsewhere(request):
             return _error(403, "a page of another origin may not ask")
-        if request.method not in METHODS:
-            return web.json_response(
-                {"error": "only GET and HEAD are served"}, status=405, headers={"Allow": ", ".join(sorted(METHODS))}
-            )
         access = self._access()
+        allowed = METHODS | {"POST"} if request.path == LOGIN and access.token is not None else METHODS
+        if request.method not in allowed:
+            return _error(405, "only GET and HEAD are served", {"Allow": ", ".join(sorted(allowed))})
         if request.path == "/metrics" and access.metrics == "off":
             return _error(404, "metrics are off: see admin_metrics in the configuration")
         outcome = await self._judge(request, access)
@@ -77,8 +91,36 @@ class Guard:
         if outcome == "wrong":
             return await self._refuse(request, access)
         if outcome == "unknown" and not _is_public(request.path, access):
-            return self._ask(access)
+            return form(401, request.path_qs) if access.token is not None and wants_form(request) else self._ask(access)
         return await handler(request)
+
+    async def _form(self, _: web.Request) -> web.Response:
+        if self._access().token is None:
+            return _error(404, "there is no token to log in with: see admin_token_file in the configuration")
+        return form(200, "/")
+
+    async def _log_in(self, request: web.Request) -> web.Response:
+        """Take the token, in the body alone."""
+        if request.content_type != "application/x-www-form-urlencoded":
+            return _error(415, "the form is application/x-www-form-urlencoded")
+        if not is_own_form(request):
+            return _error(403, "a page of another origin may not log in")
+        fields = await request.post()
+        given, address = str(fields.get("token", "")).strip(), str(fields.get("next", "/"))
+        token, client = self._access().token, _client(request)
+        too_many = self._attempts.are_too_many(client, time.monotonic())
+        if token is not None and not too_many and credentials.same(given, token):
+            _log.info("logged in at the admin endpoint", client=client)
+            return logged_in(request, self._sessions, token, address)
+        seconds = self._attempts.fail(client, time.monotonic())
+        _log.warning("wrong credentials at the admin endpoint", client=client)
+        if seconds is None:
+            return form(429, address, "Too many attempts with a wrong token: wait a minute.")
+        await asyncio.sleep(seconds)
+        return form(401, address, "This is not the token of this daemon.")
+
+    async def _log_out(self, request: web.Request) -> web.Response:
+        return logged_out(request, self._sessions)
 
     async def _judge(self, request: web.Request, access: Access) -> Outcome:
         """Whether the client is known; "wrong" if it gave credentials that are not right."""
@@ -86,7 +128,8 @@ class Guard:
             return "known"
         given = request.headers.getall("Authorization", [])
         if not given:
-            return "unknown"
+            has_session = access.token is not None and is_logged_in(request, self._sessions, access.token)
+            return "known" if has_session else "unknown"
         if access.token is None or len(given) > 1 or self._attempts.are_too_many(_client(request), time.monotonic()):
             return "wrong"
         if (proof := credentials.proof_of(given[0])) is not None:

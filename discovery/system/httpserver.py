@@ -281,4 +281,5 @@ def _is_our_fault(record: logging.LogRecord) -> bool:
 
 async def _close_afterwards(_: web.Request, response: web.StreamResponse) -> None:
     response.force_close()
+    response.headers["Connection"] = "close"  # else a client sends its next request, such as a form, in vain
     response.headers.pop("Server", None)  # the versions of Python and aiohttp are nobody's business

@@ -110,7 +110,7 @@ def test_attempts_without_end_are_refused(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 def test_nothing_but_reading_is_served(daemon: Daemon, method: str) -> None:
-    for path in ("/api/status", "/no/such/page", "/healthz"):
+    for path in ("/api/status", "/no/such/page", "/healthz", "/logout"):
         status, headers, _ = ask(daemon.admin, path, BEARER, method)
         assert (status, headers["Allow"]) == (405, "GET, HEAD")
     assert ask(daemon.admin, "/api/status", BEARER, "HEAD")[0] == 200

@@ -157,7 +157,7 @@ async def secure(_: web.Request, response: web.StreamResponse) -> None:
     """Add to a response what tells a browser to load nothing from elsewhere, and to keep nothing of a page."""
     response.headers["X-Content-Type-Options"] = "nosniff"
     if response.content_type in ("text/html", "text/javascript"):  # a shared worker has the policy of its script
-        response.headers["Content-Security-Policy"] = POLICY
+        response.headers.setdefault("Content-Security-Policy", POLICY)
     if response.content_type == "text/html":
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers.setdefault("Cache-Control", "no-store")
