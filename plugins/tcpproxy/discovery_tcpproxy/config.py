@@ -96,7 +96,7 @@ class ListenerConfig(PluginConfig):
     idle_timeout: Annotated[float, IDLE_TIMEOUT] = 0.0
     """Time without a byte in either direction after which a connection is closed; 0 means never."""
     unacknowledged_timeout: Annotated[float, Duration(zero="when the kernel gives up")] = 15.0
-    """Time after which a connection is reset if a dead machine does not acknowledge bytes that were sent to the
+    """Time within which a connection is reset if a dead machine does not acknowledge bytes that were sent to the
     client or to the backend; 0 leaves this to the kernel, which gives up after a quarter of an hour. A living machine
     whose program does not read acknowledges probes. While an answer is due, less than 4.5 s counts as 4.5 s."""
     on_leave: Literal["continue", "close"] = "continue"

@@ -77,6 +77,12 @@ class Wire:
         if self._libc.setns(namespace, _CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")
 
+    def carries(self) -> bool:
+        """Whether both ends send: the kernel drops packets for up to a second after a cable has been plugged in."""
+        ask = ("ip", "link", "show", "wire")
+        told = (subprocess.check_output([*self.under(each), *ask], text=True) for each in (self.near, self.far))
+        return all("state UP" in each for each in told)
+
     def die(self, how: str) -> None:
         """Have `far` say nothing any more; `near` may notice that the cable or the neighbour is dead, or not."""
         self.run(
@@ -144,13 +150,13 @@ def end_of(worker: Worker) -> str:
 def test_unacknowledged_data_to_a_dead_machine_ends_the_connection(
     wire: Wire, start_worker: StartWorker, stack: ExitStack, dying: str, how: str
 ) -> None:
-    """Point 11."""
+    """Point 11. Within the timeout, but not long before it has passed."""
     worker, _, living = pair(wire, start_worker, stack, dying)
     wire.die(how)
     begun = time.monotonic()
     living.sendall(b"are you there?")
     assert is_reset(living)
-    assert time.monotonic() - begun >= SECONDS
+    assert time.monotonic() - begun >= SECONDS * 0.93
     assert end_of(worker) == "unacknowledged"
 
 
@@ -251,6 +257,7 @@ def test_a_silent_peer_without_unacknowledged_data_keeps_the_connection(
     begun = time.monotonic()
     eventually_sync(lambda: time.monotonic() > begun + 3 * SECONDS, timeout=PATIENCE)
     wire.run(wire.far, "link", "set", "wire", "up")
+    eventually_sync(wire.carries, timeout=PATIENCE)
     living.sendall(b"back?")
     assert far.recv(5) == b"back?"
     assert worker.report()["open"] == 1

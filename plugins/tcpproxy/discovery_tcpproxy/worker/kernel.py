@@ -10,8 +10,10 @@ from typing import NamedTuple
 from discovery_tcpproxy.worker.options import borrowed
 
 _NUMBER = bytes(4)
-_INFO = struct.Struct("=3xB20xI16x4I")
-"""Fields of `struct tcp_info`: unanswered probes, unacknowledged segments, and four times in milliseconds."""
+_INFO = struct.Struct("=2xBB4xI12xI16x4I")
+"""Fields of `struct tcp_info`: retransmissions, unanswered probes, the present retransmission timeout in microseconds,
+unacknowledged segments, and four times in milliseconds.
+"""
 
 
 class Peer(NamedTuple):
@@ -21,6 +23,10 @@ class Peer(NamedTuple):
     """True if data or a probe was sent after the last acknowledgement arrived."""
     silent: float
     """Seconds since the last acknowledgement arrived."""
+    overdue: float
+    """Seconds, at least, since the oldest unacknowledged data was sent: since the last transmission of it, and the
+    retransmission timeouts before that, each of them half of the next (RFC 6298, section 5.5). 0 for a probe.
+    """
 
 
 def unsent(descriptor: int) -> int:
@@ -38,17 +44,20 @@ def ages(descriptor: int) -> tuple[float, float]:
 
     Raises OSError.
     """
-    _, _, sent, _, received, _ = _info(descriptor)
+    *_, sent, _, received, _ = _info(descriptor)
     return sent / 1000, received / 1000
 
 
 def peer(descriptor: int) -> Peer | None:
     """Return the state of the peer of a TCP connection; None for another socket or a connection that has ended."""
     try:
-        probes, unacknowledged, sent, _, _, acknowledged = _info(descriptor)
+        repeated, probes, timeout, unacknowledged, sent, _, _, acknowledged = _info(descriptor)
     except OSError:
         return None
-    return Peer(bool(probes or (unacknowledged and sent < acknowledged)), acknowledged / 1000)
+    due = bool(probes or (unacknowledged and sent < acknowledged))
+    # A probe is no data: how long ago the present probe was sent is not known.
+    overdue = 0.0 if probes else sent / 1000 + timeout / 1_000_000 * (1 - 0.5**repeated)
+    return Peer(due, acknowledged / 1000, overdue)
 
 
 def _info(descriptor: int) -> tuple[int, ...]:

@@ -16,7 +16,13 @@ from discovery_tcpproxy.worker.options import keep_alive, keep_alive_within, lim
 from discovery_tcpproxy.worker.stream import Connection, End
 
 _CHECKS = 8
-"""Checks within the timeout: a dead peer is detected at most an eighth of the timeout too late."""
+"""Checks within the timeout. The check that ends a connection comes when it is due, between two others."""
+_SOONER = 8
+"""That check may come so many times sooner than the others: a bound of the cost when many connections end."""
+_FIRST_PROBE, _FIRST_PROBE_SHARE = 0.25, 1 / 20
+"""Seconds, at most, and as a share of the timeout, that `Peer.overdue` may lack: the kernel does not tell how long it
+waited before its tail loss probe (RFC 8985, section 7.2).
+"""
 _LEAST_INTERVAL, _MOST_INTERVAL = 0.05, 2.0
 """Seconds, at least and at most, between two checks: a bound of the cost, and of the delay with long timeouts."""
 _PROBES = 3
@@ -32,7 +38,7 @@ class Unacknowledged:
         """Create the check of the set `connections`, which changes as connections come and go."""
         self._loop = loop
         self._connections = connections
-        self._seconds = 0.0
+        self._seconds = self._every = self._limit = 0.0
         self._timer: Timer | None = None
         # Sockets with unacknowledged bytes at the last check, and the time since which nothing was acknowledged.
         self._unanswered: dict[End, float] = {}
@@ -43,6 +49,9 @@ class Unacknowledged:
         """Abort a connection if the client or the backend acknowledges nothing for these seconds; 0 means never."""
         self.close()
         self._seconds = seconds
+        self._every = min(max(seconds / _CHECKS, _LEAST_INTERVAL), _MOST_INTERVAL)
+        # A connection ends within the timeout, and so sooner by what cannot be told exactly: 7 % of it at most.
+        self._limit = seconds - self._every / _SOONER - min(_FIRST_PROBE, seconds * _FIRST_PROBE_SHARE)
         self._unanswered.clear()
         for connection in self._connections:
             connection.rested = False
@@ -54,8 +63,9 @@ class Unacknowledged:
         """Check the connections periodically as long as there are any."""
         self.watching = True
         if self._seconds:
-            every = min(max(self._seconds / _CHECKS, _LEAST_INTERVAL), _MOST_INTERVAL)
-            self._timer = self._loop.call_later(every, self._check)
+            waited = [self._loop.now - since for since in self._unanswered.values() if since != _ACKNOWLEDGED]
+            due = self._limit - max(waited, default=0.0)
+            self._timer = self._loop.call_later(min(max(due, self._every / _SOONER), self._every), self._check)
 
     def close(self) -> None:
         """Stop checking."""
@@ -109,6 +119,6 @@ class Unacknowledged:
         if not peer.acknowledgement_due:
             since = _ACKNOWLEDGED
         elif not since or now - peer.silent > since:
-            since = now
+            since = now - min(peer.silent, peer.overdue)
         self._unanswered[end] = since
-        return since != _ACKNOWLEDGED and now - since >= self._seconds
+        return since != _ACKNOWLEDGED and now - since >= self._limit
