@@ -7,7 +7,7 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Collection
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import structlog
 from aiohttp import web
@@ -18,6 +18,7 @@ from discovery.admin.attempts import Attempts
 from discovery.admin.login import (
     LOGIN,
     LOGOUT,
+    fields_of,
     form,
     is_logged_in,
     is_own_form,
@@ -44,7 +45,16 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 """Of every answer that does not set them itself."""
+
+
+class _Judged(NamedTuple):
+    """What became of the credentials of a request; `still` is True while they count."""
+
+    still: Callable[[], bool]
+
+
 _KNOWN = web.RequestKey("known", bool)
+_JUDGED = web.RequestKey("judged", _Judged)
 _PROOF = web.RequestKey("proof", credentials.Proof)
 
 _log = structlog.get_logger("discovery.admin.server")
@@ -53,6 +63,11 @@ _log = structlog.get_logger("discovery.admin.server")
 def is_known(request: web.Request) -> bool:
     """Return True if the client may be told everything."""
     return _KNOWN in request and request[_KNOWN]
+
+
+def is_still_known(request: web.Request) -> bool:
+    """Return True if the client may still be told everything: an answer without an end asks again and again."""
+    return _JUDGED in request and request[_JUDGED].still()
 
 
 class Guard:
@@ -88,6 +103,7 @@ class Guard:
             return _error(404, "metrics are off: see admin_metrics in the configuration")
         outcome = await self._judge(request, access)
         request[_KNOWN] = outcome == "known"
+        request[_JUDGED] = _Judged(lambda: self._is_still_known(request, access))
         if outcome == "wrong":
             return await self._refuse(request, access)
         if outcome == "unknown" and not _is_public(request.path, access):
@@ -105,8 +121,11 @@ class Guard:
             return _error(415, "the form is application/x-www-form-urlencoded")
         if not is_own_form(request):
             return _error(403, "a page of another origin may not log in")
-        fields = await request.post()
-        given, address = str(fields.get("token", "")).strip(), str(fields.get("next", "/"))
+        try:
+            fields = fields_of(await request.read())
+        except ValueError:
+            return _error(400, "this is not the form")
+        given, address = fields.get("token", "").strip(), fields.get("next", "/")
         token, client = self._access().token, _client(request)
         too_many = self._attempts.are_too_many(client, time.monotonic())
         if token is not None and not too_many and credentials.same(given, token):
@@ -136,6 +155,19 @@ class Guard:
             return self._judge_proof(request, access.token, proof)
         scheme, _, token = given[0].partition(" ")
         return "known" if scheme.lower() == "bearer" and credentials.same(token.strip(), access.token) else "wrong"
+
+    def _is_still_known(self, request: web.Request, before: Access) -> bool:
+        """Whether a client that was known while `before` told who may ask is known now: what it gave counts still."""
+        access = self._access()
+        if access.is_open:
+            return True
+        if access.client_ca and _has_certificate(request):
+            return access.tls is before.tls  # else the authorities may be others
+        if access.token is None:
+            return False
+        if "Authorization" in request.headers:  # a proof is of the moment, and the token is not
+            return access.token == before.token
+        return is_logged_in(request, self._sessions, access.token)
 
     def _judge_proof(self, request: web.Request, token: str, proof: credentials.Proof) -> Outcome:
         audience = request.headers.get("Host", "").lower()

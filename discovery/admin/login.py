@@ -4,6 +4,7 @@ import base64
 import hashlib
 import time
 from html import escape
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
@@ -21,7 +22,11 @@ _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; form-action 'self'; base-uri 'none';"
     " frame-ancestors 'none'",
+    # Without a referrer a browser sends the origin `null`; only over TLS and at loopback it tells the site otherwise.
+    "Referrer-Policy": "same-origin",
 }
+_MOST_FIELDS = 10
+"""Fields of a form that are read: ours has two."""
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Log in - discovery</title><style>{style}</style></head>
@@ -47,6 +52,14 @@ def form(status: int, address: str, error: str = "") -> web.Response:
     return web.Response(text=text, status=status, content_type="text/html", headers=_HEADERS)
 
 
+def fields_of(body: bytes) -> dict[str, str]:
+    """Return the fields of a form that was sent. Raises ValueError for too many.
+
+    It is UTF-8, as our form is: a request could name an encoding that Python decodes slowly, or does not have.
+    """
+    return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=_MOST_FIELDS))
+
+
 def own_address(address: str) -> str:
     """Return an address of this server; "/" in place of one that may lead elsewhere."""
     leads_elsewhere = not address.startswith("/") or address[1:2] in ("/", "\\")
@@ -57,7 +70,7 @@ def own_address(address: str) -> str:
 def is_own_form(request: web.Request) -> bool:
     """Return True if our own page has sent the form, as far as the browser tells.
 
-    A page that sends no referrer has the origin `null`, so what the browser says of the site counts first.
+    What the browser says of the site counts first: a page that sends no referrer has the origin `null`.
     """
     if (site := request.headers.get("Sec-Fetch-Site")) is not None:
         return site == "same-origin"

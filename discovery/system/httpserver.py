@@ -185,6 +185,11 @@ class HttpServer:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
+        if request.can_read_body:  # its time is that of the request: a body that never ends holds no place
+            try:
+                await request.read()
+            except (web.RequestPayloadError, HttpProcessingError, ConnectionError):  # its fault, and no line of the log
+                return web.json_response({"error": "the body is not as its header says"}, status=400)
         for connection in self._connections:
             if connection.transport is request.transport:
                 connection.begin()

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from discovery.admin.guard import is_still_known
 from discovery.admin.page.facts import Facts, facts_of, wall_offset
 from discovery.admin.page.filters import filters_of
 from discovery.admin.page.matching import Slices
@@ -21,6 +22,8 @@ from discovery.errors import describe
 
 HEARTBEAT = 15.0
 """Seconds without news after which a stream sends an empty line, so that a client that has gone is noticed."""
+KNOWN_SECONDS = 1.0
+"""Seconds after which a stream without news looks whether its client may still be told: it may have logged out."""
 SLOW_SECONDS = 30.0
 """Seconds in which a client has to read what was sent: one that does not is dropped, and connects again."""
 ANSWER_SECONDS = 2.0
@@ -82,12 +85,17 @@ class Site:
         hello = _RETRY + event({"views": [each.query for each in wanted]}, "hello")
         with suppress(ConnectionError, TimeoutError), stream.reader(dict.fromkeys(wanted)) as reader:
             await response.write(hello)
-            while not self._closing.is_set():
+            quiet = 0.0
+            while not self._closing.is_set() and is_still_known(request):
                 async with asyncio.timeout(SLOW_SECONDS):
                     for message in reader.take():
                         await response.write(message)
-                if not await reader.wait(HEARTBEAT):
-                    await response.write(b":\n\n")
+                        quiet = 0.0
+                    if quiet >= HEARTBEAT:
+                        await response.write(b":\n\n")
+                        quiet = 0.0
+                if not await reader.wait(KNOWN_SECONDS):
+                    quiet += KNOWN_SECONDS
         return response
 
     async def _static(self, request: web.Request) -> web.Response:
@@ -159,7 +167,7 @@ async def secure(_: web.Request, response: web.StreamResponse) -> None:
     if response.content_type in ("text/html", "text/javascript"):  # a shared worker has the policy of its script
         response.headers.setdefault("Content-Security-Policy", POLICY)
     if response.content_type == "text/html":
-        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers.setdefault("Referrer-Policy", "no-referrer")
         response.headers.setdefault("Cache-Control", "no-store")
 
 
