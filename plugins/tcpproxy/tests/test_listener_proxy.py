@@ -158,6 +158,25 @@ def test_held_clients_come_to_a_backend_in_waves(stack: ExitStack, answers: bool
     alone.run(is_open)
 
 
+def test_a_client_whose_time_ends_in_a_wave_is_served(stack: ExitStack) -> None:
+    """Backends are there: only the clients before it keep it in the queue."""
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=3 * WAVE))
+    alone = Alone(server.getsockname(), hold_connections=3 * WAVE)
+    proxy = alone.proxy
+    proxy.update([])
+    clients = [alone.arrive() for _ in range(WAVE)]
+    proxy.configure({**SETTINGS, "hold": 0.001, "hold_connections": 3 * WAVE})
+    clients.append(alone.arrive())
+    for client, connection in clients:
+        stack.enter_context(client)
+        stack.callback(connection.abort)
+    proxy.update([record(server.getsockname())])
+    _, last = clients[-1]
+    assert proxy.state(last) == "held"
+    alone.run(lambda: last.open or last.closed)
+    assert last.open
+
+
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_both_addresses_of_a_received_proxy_header_are_passed_on(version: str) -> None:
     ends = ("192.0.2.1", 4000), ("2001:db8::1", 443)

@@ -162,4 +162,14 @@ class HoldQueue:
         self.retry()
 
     def _expire(self, connection: Connection) -> None:
-        connection.abort("unserved")
+        """Abort a connection whose client has been held for its whole time, unless the wave alone keeps it waiting.
+
+        Such a client leaves the queue before its turn, at the risk that its backend's kernel has no room for it.
+        """
+        now = self._loop.now
+        at = self._pool.next_attempt_at(now)
+        if len(self._dialled) < WAVE or at is None or at > now or self._blocked_until > now:
+            connection.abort("unserved")
+        else:
+            self._dialled[connection] = now
+            self._dial(connection)
