@@ -17,6 +17,7 @@ from discovery.admin.explaindocument import explained
 from discovery.admin.guard import Guard, is_known
 from discovery.admin.health import word
 from discovery.admin.historydocument import history_document
+from discovery.admin.members import members_document
 from discovery.admin.metrics import metrics
 from discovery.admin.page.site import Site, secure, wants_html
 from discovery.admin.query import whole_number
@@ -146,7 +147,18 @@ class Admin:
         return web.json_response(document, status=503 if state == "failing" else 200)
 
     async def _status_page(self, _: web.Request) -> web.Response:
-        return web.json_response(status_document(self._status(), _registry))
+        members = await self._members()
+        return web.json_response(
+            status_document(self._status(), lambda status: {**_registry(status), "members": members})
+        )
+
+    async def _members(self) -> dict[str, Any] | None:
+        """Return the members of the registry; None if it tells none."""
+        look = self._sources.members
+        if look is None or not look.tells:
+            return None
+        document = members_document(await look.look())
+        return document if document["members"] or document["reason"] else None
 
     async def _readyz(self, request: web.Request) -> web.Response:
         status = self._status()

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from discovery.admin.access import Access
+from discovery.admin.members import MembersLook
 from discovery.admin.status import DaemonStatus
 from discovery.admin.waiters import Waiters
 from discovery.consuming.history import Change
@@ -19,8 +20,8 @@ class Sources(NamedTuple):
 
     `hosts` returns the names under which clients may address the endpoint, `changes` the last changes of the registry,
     the oldest first, and `snapshot` the latest snapshot: `status` has it, too, and costs more. `waiters` are told when
-    a snapshot comes, or is applied. `fleet` returns the daemons of the fleet as JSON, and `daemon` what this daemon
-    tells the others of itself. `access` says who may ask.
+    a snapshot comes, or is applied. `members` asks the registry of which servers it consists. `fleet` returns the
+    daemons of the fleet as JSON, and `daemon` what this daemon tells the others of itself. `access` says who may ask.
     """
 
     status: Callable[[], DaemonStatus]
@@ -30,6 +31,7 @@ class Sources(NamedTuple):
     changes: Callable[[], tuple[Change, ...]] = tuple
     snapshot: Callable[[], Snapshot | None] = lambda: None
     waiters: Waiters | None = None
+    members: MembersLook | None = None
     fleet: Callable[[], Awaitable[dict[str, Any]]] | None = None
     daemon: Callable[[], dict[str, Any]] | None = None
     access: Callable[[], Access] = Access

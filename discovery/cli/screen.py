@@ -8,6 +8,7 @@ from discovery.cli.timing import duration
 from discovery.system.terminal import printable
 
 _GAP = "  "
+MEMBERS = ("MEMBER", "ENDPOINT", "ROLE", "VERSION", "DATABASE", "STATE")
 INSTANCES = ("NAME", "PLUGIN", "STATE", "PHASE", "DOES")
 
 
@@ -16,6 +17,7 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
     ready = "ready" if document["ready"] else f"not ready: {', '.join(document['waiting_for'])}"
     yield f"{document['status']}, {ready}"
     yield _registry(document["registry"])
+    yield from _members(document["registry"].get("members"))  # an older daemon does not tell
     counts = ((document[name], name) for name in ("services", "backends", "down", "rejected", "held", "unresolved"))
     yield ", ".join(f"{count} {name}" for count, name in counts if count or name in ("services", "backends"))
     yield ""
@@ -51,6 +53,21 @@ def _registry(registry: Mapping[str, Any]) -> str:
     if registry["stale"] is not None:
         told += f", {duration(registry['snapshot_age_seconds'] or 0.0)} old: {registry['stale']}"
     return printable("; ".join((told, *registry["alarms"])))
+
+
+def _members(document: Mapping[str, Any] | None) -> Iterator[str]:
+    if document is None:
+        return
+    if document["members"]:
+        yield from map(printable, aligned((MEMBERS, *map(_member, document["members"]))))
+    if document["reason"] is not None:
+        yield printable(document["reason"])
+
+
+def _member(each: Mapping[str, Any]) -> tuple[str, ...]:
+    size = "-" if each["size_bytes"] is None else f"{each['size_bytes'] / 1e6:.1f} MB"
+    told = (each["name"], ", ".join(each["endpoints"]), each["role"], each["version"])
+    return (*(text or "-" for text in told), size, ": ".join(filter(None, (each["state"], each["reason"]))))
 
 
 def _consumer(each: Mapping[str, Any]) -> tuple[str, ...]:

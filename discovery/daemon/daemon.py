@@ -93,6 +93,7 @@ class Daemon:
             changes=lambda: self._link.history.changes,
             snapshot=lambda: self._link.feed.snapshot,
             waiters=self._waiters,
+            members=self._link.members,
             fleet=self._fleet.document,
             daemon=self._fleet.own_document,
         )
@@ -172,6 +173,7 @@ class Daemon:
                 await self._running.wait_until_set_up()
             await self._reloads.stop()
             self._link.alarms.stop()
+            self._link.members.stop()
             if self._told_to_stop:
                 self._running.end_drain()
             # At the same time: a registry that hangs must not keep the consumers from what they have to end.
@@ -255,6 +257,7 @@ class Daemon:
         await self._reloads.suspend()
         await self._running.wait_until_settled()  # what a reload has just begun
         self._link.alarms.stop()
+        self._link.members.stop()
         await asyncio.gather(
             self._running.stop_providers(),
             self._link.stop_following(),

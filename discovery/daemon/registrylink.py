@@ -6,6 +6,7 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.admin.members import MembersLook
 from discovery.consuming.following import RegistryFeed
 from discovery.consuming.history import Change, ChangeHistory
 from discovery.consuming.lastgood import state_file
@@ -22,7 +23,7 @@ CLOSE_DEADLINE = 2.0
 
 
 class RegistryLink:
-    """The registry that is followed now, with its alarms, its snapshots, their history and the addresses of host names.
+    """The registry that is followed now, with its alarms and members, its snapshots, their history and addresses.
 
     For the core's loop.
     """
@@ -43,6 +44,7 @@ class RegistryLink:
         """
         self._log = log
         self.alarms = Alarms(log)
+        self.members = MembersLook()
         self.history = ChangeHistory()
         self.resolver = SnapshotResolver(log, self._offer, taken=self._note)
         self.feed = RegistryFeed(log, self.resolver.take, changed)
@@ -60,6 +62,7 @@ class RegistryLink:
         """
         self.registry = registry
         self.alarms.follow(registry)
+        self.members.use(registry)
 
     async def follow(self, url: RegistryURL, state: Path | None) -> None:
         """Follow the registry in use. Its snapshots and addresses are kept on disk in `state` or the default place."""

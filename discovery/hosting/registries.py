@@ -21,11 +21,14 @@ from discovery.model import Backend
 from discovery.registry import (
     HandsOver,
     Lease,
+    Member,
+    Membership,
     Registry,
     RegistryEvent,
     RegistryFactory,
     RegistryURL,
     TellsAlarms,
+    TellsMembers,
     TellsWhenFree,
 )
 from discovery.system.asyncio_tools import cancel_and_wait, is_being_cancelled, wait_for_event, wait_for_tasks
@@ -132,6 +135,17 @@ class IsolatedRegistry:
             return await registry.alarms() if isinstance(registry, TellsAlarms) else ()
 
         return await self.call(ask)
+
+    async def members(self) -> Membership:
+        """Return the members of the registry: none if the plugin tells none. See `TellsMembers.members`."""
+
+        async def ask(registry: Registry) -> Membership:
+            return await registry.members() if isinstance(registry, TellsMembers) else Membership()
+
+        told: object = await self.call(ask)
+        if not isinstance(told, Membership) or not _is_sound(told):
+            raise RegistryError(f"the plugin's registry tells {told!r} in place of its members")
+        return told
 
     async def close(self) -> None:
         """Close the registry, and end the thread. Idempotent."""
@@ -317,6 +331,31 @@ class _HandingLease(_TellingLease):
             case (str(key), str(owner)):
                 return key, owner
         raise RegistryError(f"the plugin's lease tells {told!r} in place of a key and its new owner")
+
+
+def _is_sound(told: Membership) -> bool:
+    """Return whether everything that a plugin tells of members has the type that the protocol says."""
+    members: object = told.members
+    return _is_text(told.unknown) and isinstance(members, tuple) and all(map(_is_member, members))
+
+
+def _is_member(each: object) -> bool:
+    if not isinstance(each, Member):
+        return False
+    endpoints: object = each.endpoints
+    texts = (each.version, each.reason)
+    flags: tuple[object, ...] = (each.votes, each.asked, each.leads)
+    return (
+        isinstance(endpoints, tuple)
+        and all(isinstance(text, str) for text in (each.name, *endpoints))
+        and all(map(_is_text, texts))
+        and all(flag is None or isinstance(flag, bool) for flag in flags)
+        and (each.size is None or isinstance(each.size, int))
+    )
+
+
+def _is_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
 
 
 def _lacking(value: object, methods: Iterable[str]) -> str:

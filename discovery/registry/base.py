@@ -168,6 +168,50 @@ class TellsAlarms(Protocol):
         """Return a line for each fault, with the remedy; empty without faults. Raises RegistryError if unknown now."""
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A server of a registry.
+
+    `name` is its own name, empty if unknown. `endpoints` are its addresses for clients, `HOST:PORT`. `leads` is whether
+    it leads the others, None if that is unknown; `votes` is false of one that only learns. `version` is that of its
+    program, `size` the bytes of its database; None of a member that has not answered. `asked` is false of a member
+    of which only others tell. `reason` is why it was not asked, or has not told everything, a line for a person.
+    """
+
+    name: str
+    endpoints: tuple[str, ...]
+    leads: bool | None = None
+    votes: bool = True
+    version: str | None = None
+    size: int | None = None
+    asked: bool = True
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The servers of a registry.
+
+    `members` are ordered by name and endpoints. `unknown` is what is not known of them, and why, a line for a person;
+    None if everything is known.
+    """
+
+    members: tuple[Member, ...] = ()
+    unknown: str | None = None
+
+
+@runtime_checkable
+class TellsMembers(Protocol):
+    """An optional method of a `Registry`: tell of which servers the registry consists. Called when somebody looks."""
+
+    async def members(self) -> Membership:
+        """Ask all servers at the same time, and return what they tell, within a few seconds.
+
+        A server that does not answer, and what the user may not know, are part of the answer and no error. Without
+        members there is nothing to show. Raises RegistryError if nothing can be told at all.
+        """
+
+
 class Registry(Protocol):
     """A store of records. Used on one event loop, with any number of open watches and leases."""
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from discovery.errors import LeaseLostError, RegistryUnavailableError
-from discovery.registry import Delta, Registry, Reset, Stale, TellsAlarms
+from discovery.registry import Delta, Member, Membership, Registry, Reset, Stale, TellsAlarms, TellsMembers
 from discovery.testing.builders import backend
 from discovery.testing.clauses import clause, equal, expect, raising
 from discovery.testing.follower import Follower, cancelled, contents, following
@@ -315,6 +315,17 @@ class OutageContract(SharedPlace):
             alarms: object = await self._call("alarms", registry.alarms())
             is_lines = isinstance(alarms, Sequence) and not isinstance(alarms, str)
             expect(is_lines and all(isinstance(each, str) for each in alarms), "a sequence of texts", alarms)  # type: ignore[attr-defined]
+
+    @shared
+    async def test_members_are_told(self, stage: Stage) -> None:
+        """The live page shows the members. A registry that is not `TellsMembers` passes."""
+        registry = self._opened[0]
+        if isinstance(registry, TellsMembers):
+            told: object = await self._call("members", registry.members())
+            expect(isinstance(told, Membership), "a Membership", told)
+            members: object = told.members  # type: ignore[attr-defined]
+            is_sequence = isinstance(members, Sequence) and not isinstance(members, str)
+            expect(is_sequence and all(isinstance(each, Member) for each in members), "Members", members)  # type: ignore[attr-defined]
 
     def _can_be_cut(self) -> bool:
         return type(self).cut is not RegistryPlace.cut

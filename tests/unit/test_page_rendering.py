@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discovery.admin.members import Told
 from discovery.admin.page.facts import Applies, Facts
 from discovery.admin.page.filters import Filters, filters_of
 from discovery.admin.page.matching import Slices
@@ -21,6 +22,7 @@ from discovery.consuming.runner import ConsumerStatus
 from discovery.hosting.isolation import Phase
 from discovery.model import Backend, Rejected, Snapshot, State
 from discovery.plugin import Health
+from discovery.registry import Member, Membership
 
 RENDERER = Renderer(dict.fromkeys(("style.css", "page.js", "shared.js", "icon.svg"), "/static/file"))
 TEXTS = st.text(max_size=20) | st.sampled_from(
@@ -101,7 +103,9 @@ def facts(text: str = "") -> Facts:
         broken={text: text},
     )
     change = Change(1, 7, 3.0, 3.0, 3.1, False, 1, 0, 0, 0, (Named("+", f"web/{text}", text),), None)
-    return Facts(status, (change,), {text: Applies(snapshot, (), 0.0)}, 1000.0)
+    members = (Member(text, (text,), True, version=text, size=1, reason=text), Member("", (), asked=False, reason=text))
+    told = Told(Membership(members, text), 0.0)
+    return Facts(status, (change,), {text: Applies(snapshot, (), 0.0)}, 1000.0, told)
 
 
 async def paint(given: Facts, filters: Filters = Filters()) -> Picture:  # noqa: B008 - frozen
@@ -150,6 +154,8 @@ def test_every_section_has_what_it_is_for() -> None:
         "not connected",
         "not applied yet",
         "failing",
+        "leader",
+        "not asked",
     ):
         assert told in text
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
+from discovery.admin.members import Told
 from discovery.admin.page.filters import Conditions
 from discovery.admin.sources import Sources
 from discovery.admin.status import DaemonStatus
@@ -27,13 +28,14 @@ class _Facts(NamedTuple):
     changes: tuple[Change, ...] = ()
     applies: Mapping[str, Applies] = MappingProxyType({})
     offset: float = 0.0
+    members: Told | None = None
 
 
 class Facts(_Facts):
     """The daemon's state, its last changes, what each consumer has applied by name.
 
     `offset` is what is added to an instant of `time.monotonic()` for the seconds of `time.time()`: always the same, so
-    that what has not changed is shown as before.
+    that what has not changed is shown as before. `members` is what the registry has told of its servers.
     """
 
     def moment(self, instant: float) -> float:
@@ -73,7 +75,8 @@ def facts_of(sources: Sources, offset: float) -> Facts:
         name: Applies(runner.applied, runner.history.applies, runner.history.since)
         for name, runner in sources.consumers().items()
     }
-    return Facts(sources.status(), sources.changes(), applies, offset)
+    members = None if sources.members is None else sources.members.glance()
+    return Facts(sources.status(), sources.changes(), applies, offset, members)
 
 
 def wall_offset() -> float:

@@ -39,9 +39,10 @@ SECTIONS = (
 _STATES = {"active": "active", "draining": "draining", "weight-zero": "weight 0", "rejected": "rejected"}
 _HEALTHS = {"well": "no fault known", "down": "down", "unresolved": "unresolved name", "held": "held"}
 _TONES = {
-    **dict.fromkeys(("ok", "active", "connected", "passing"), "good"),
-    **dict.fromkeys(("degraded", "draining", "held", "unresolved", "not checked yet", "not followed"), "warn"),
-    **dict.fromkeys(("failing", "down", "not connected", "rejected", "unreachable"), "bad"),
+    **dict.fromkeys(("ok", "active", "connected", "passing", "answers"), "good"),
+    **dict.fromkeys(("degraded", "draining", "held", "unresolved"), "warn"),
+    **dict.fromkeys(("not checked yet", "not followed", "not asked"), "warn"),
+    **dict.fromkeys(("failing", "down", "not connected", "rejected", "unreachable", "not serving"), "bad"),
 }
 _GLYPHS = {"good": "●", "warn": "▲", "bad": "✕", "plain": "○"}
 _MARKS = {"+": "added", "~": "updated", "-": "removed", "!": "rejected"}

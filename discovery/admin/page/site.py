@@ -28,6 +28,8 @@ SLOW_SECONDS = 30.0
 """Seconds in which a client has to read what was sent: one that does not is dropped, and connects again."""
 ANSWER_SECONDS = 2.0
 """Seconds that a plugin has to tell of itself."""
+GLANCE_SECONDS = 0.5
+"""Seconds that a page waits for what the registry's members tell; a live page shows later answers when they come."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -70,6 +72,8 @@ class Site:
         """Return the page as the query of `request` wants it."""
         _, renderer, painter, _ = await self._load()
         filters = filters_of(request.query)
+        if self._sources.members is not None:
+            await self._sources.members.look(GLANCE_SECONDS)
         picture = await painter.paint(painter.view(filters), self._facts(), Slices())
         panel = await self._told(renderer, filters.panel) if filters.panel else ""
         html = renderer.page(filters, picture.parts, picture.rows, self._panels(), panel, time.time())

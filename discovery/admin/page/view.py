@@ -9,12 +9,14 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from discovery.admin.health import word
+from discovery.admin.members import role_of, state_of
 from discovery.admin.page.ages import Ages
 from discovery.admin.page.facts import Facts
 from discovery.admin.page.filters import Filters
 from discovery.consuming.runner import ConsumerStatus
 from discovery.model import Backend, State
 from discovery.providing.provider import RunningProviderStatus
+from discovery.registry import Member
 
 MOST_ROWS = 100
 """Rows of a table that has no pages: more are named by their number, and are found by a search."""
@@ -127,6 +129,18 @@ class Table(NamedTuple):
     all: int
 
 
+class MemberRow(NamedTuple):
+    """A server of the registry. `size` is in MB, `state` a word."""
+
+    name: str
+    endpoints: tuple[str, ...]
+    role: str
+    state: str
+    version: str
+    size: str
+    why: str
+
+
 class RegistryView(NamedTuple):
     """The registry. `as_of` is when the snapshot was last known to be true, None while it is followed."""
 
@@ -142,6 +156,8 @@ class RegistryView(NamedTuple):
     backends: int
     unresolved: Pairs
     more_unresolved: int
+    members: tuple[MemberRow, ...] = ()
+    members_unknown: str = ""
 
 
 def overview(facts: Facts, backends: int) -> Overview:
@@ -227,7 +243,7 @@ def held_table(facts: Facts, filters: Filters) -> Table:
 
 def registry_view(facts: Facts, backends: int) -> RegistryView:
     """Return the state of the registry. `backends` is the number of all."""
-    status, snapshot = facts.status, facts.status.snapshot
+    status, snapshot, told = facts.status, facts.status.snapshot, facts.members
     connection = {None: "not followed", True: "connected", False: "not connected"}[status.connected]
     reason = status.stale or ("no consumer asks for it" if status.connected is None else "")
     is_old = status.snapshot_time is not None and (status.stale is not None or status.snapshot_from_disk)
@@ -245,6 +261,20 @@ def registry_view(facts: Facts, backends: int) -> RegistryView:
         backends=backends,
         unresolved=tuple(("/".join(key), problem) for key, problem in unresolved),
         more_unresolved=max(0, len(status.unresolved) - _MOST_PROBLEMS),
+        members=() if told is None else tuple(map(_member, told.membership.members[:MOST_ROWS])),
+        members_unknown="" if told is None else told.reason or told.membership.unknown or "",
+    )
+
+
+def _member(each: Member) -> MemberRow:
+    return MemberRow(
+        name=each.name,
+        endpoints=tuple(each.endpoints),
+        role=role_of(each.leads, votes=each.votes),
+        state=state_of(each),
+        version=each.version or "",
+        size="" if each.size is None else f"{each.size / 1e6:.1f} MB",
+        why=each.reason or "",
     )
 
 

@@ -53,7 +53,11 @@ message LeaseTimeToLiveRequest { int64 ID = 1; }
 message LeaseTimeToLiveResponse { ResponseHeader header = 1; int64 ID = 2; int64 TTL = 3; int64 grantedTTL = 4; }
 
 message StatusRequest {}
-message StatusResponse { ResponseHeader header = 1; repeated string errors = 8; }
+message StatusResponse {
+  ResponseHeader header = 1; string version = 2; int64 dbSize = 3; uint64 leader = 4; repeated string errors = 8; }
+message MemberListRequest {}
+message MemberListResponse { ResponseHeader header = 1; repeated Member members = 2; }
+message Member { uint64 ID = 1; string name = 2; repeated string clientURLs = 4; bool isLearner = 5; }
 
 message AuthenticateRequest { string name = 1; string password = 2; }
 message AuthenticateResponse { ResponseHeader header = 1; string token = 2; }
@@ -92,6 +96,7 @@ LeaseRevokeRequest = _classes["LeaseRevokeRequest"]
 LeaseKeepAliveRequest = _classes["LeaseKeepAliveRequest"]
 LeaseTimeToLiveRequest = _classes["LeaseTimeToLiveRequest"]
 StatusRequest = _classes["StatusRequest"]
+MemberListRequest = _classes["MemberListRequest"]
 AuthenticateRequest = _classes["AuthenticateRequest"]
 
 
@@ -118,6 +123,7 @@ LEASE_REVOKE: Final = _method("Lease", "LeaseRevoke")
 LEASE_KEEP_ALIVE: Final = _method("Lease", "LeaseKeepAlive", streaming=True)
 LEASE_TIME_TO_LIVE: Final = _method("Lease", "LeaseTimeToLive")
 STATUS: Final = _method("Maintenance", "Status")
+MEMBER_LIST: Final = _method("Cluster", "MemberList")
 AUTHENTICATE: Final = _method("Auth", "Authenticate")
 
 

@@ -4,10 +4,11 @@ from collections.abc import AsyncGenerator
 from weakref import WeakSet
 
 from discovery.errors import RegistryError
-from discovery.registry.base import RegistryEvent
+from discovery.registry.base import Membership, RegistryEvent
 from discovery.registry.etcd.client import Client
 from discovery.registry.etcd.failures import alarms_of
 from discovery.registry.etcd.lease import EtcdLease
+from discovery.registry.etcd.members import Survey
 from discovery.registry.etcd.messages import STATUS, StatusRequest
 from discovery.registry.etcd.settings import EtcdSettings
 from discovery.registry.etcd.watch import Timing, Watch
@@ -22,6 +23,7 @@ class EtcdRegistry:
         self._settings = settings
         self._timing = timing or Timing()
         self._client = Client(settings)
+        self._survey = Survey(self._client)
         self._leases: WeakSet[EtcdLease] = WeakSet()
         self._alarms: tuple[str, ...] = ()
 
@@ -52,6 +54,10 @@ class EtcdRegistry:
             pass  # perhaps the certificate has expired: `TLS.alarms` reports that without an answer
         tls = self._settings.tls
         return (*(() if tls is None else tls.alarms()), *self._alarms)
+
+    async def members(self) -> Membership:
+        """Ask the members that the registry's URL names. See `TellsMembers.members`."""
+        return await self._survey.take()
 
     async def close(self) -> None:
         """See `Registry.close`. Open leases are no longer renewed."""
