@@ -33,6 +33,9 @@ class Archive(Consumer[Options]):
         if self.config.flag.exists():
             raise OSError("{REASON}")
 
+    def inspect(self):
+        return {{"shelves": [{{"boxes": {{"first": [{{"folders": {{"name": "{"n" * 80}", "sheets": [1, 2]}}}}]}}}}]}}
+
 @hookimpl
 def discovery_register_consumers(register):
     register("archive", Archive)
