@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from discovery.daemon.config import load_settings
+from discovery.daemon.config import FileSettings, load_settings
 from discovery.daemon.instances import build
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +24,7 @@ def test_every_part_of_the_core_is_in_the_house() -> None:
         "README.md",
         "docs/ambassador.md",
         "docs/checks.md",
+        "docs/fleet.md",
         "docs/swapping.md",
         *(
             f"docs/coming-from/{name}.md"
@@ -37,8 +38,15 @@ def test_configurations_in_the_documents_are_valid(path: str, tmp_path: Path) ->
     assert blocks
     for block in blocks:
         file = tmp_path / "discovery.toml"
-        file.write_text(block if "plugin =" in block else f'[consumers.edge]\nplugin = "haproxy"\n{block}')
+        file.write_text(block if "plugin =" in block else _with_a_plugin(block))
         assert build(load_settings(file)).usable
+
+
+def _with_a_plugin(block: str) -> str:
+    """A block of the core's keys before a consumer; one of a plugin's keys below it."""
+    core = re.match(r"(?:#.*\n|\n)*(\w+) =", block)
+    consumer = '[consumers.edge]\nplugin = "haproxy"\n'
+    return f"{block}\n{consumer}" if core and core[1] in FileSettings.model_fields else consumer + block
 
 
 def test_the_walk_through_a_change_names_files_tests_and_code_that_exist() -> None:
