@@ -5,6 +5,7 @@ A route is told to who is authenticated. Exceptions are named here, so that a ne
 
 import asyncio
 import ipaddress
+import re
 import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Literal, NamedTuple
@@ -35,6 +36,7 @@ Outcome = Literal["known", "unknown", "wrong"]
 PUBLIC = frozenset({"/healthz", "/readyz", LOGIN, LOGOUT})
 """Paths that are told to everybody; of health a word, and `is_known` says whether with details."""
 METHODS = frozenset({"GET", "HEAD"})
+_IPV6 = re.compile(r"\[([0-9a-f:.]+)\](:[0-9]+)")
 _SECRETS = frozenset({"token", "access_token", "admin_token"})
 """Names in a query by which a token would be given: the addresses of pages end in histories and logs."""
 _HEADERS = {
@@ -173,7 +175,9 @@ class Guard:
         audience = request.headers.get("Host", "").lower()
         if not credentials.is_proven(token, proof, request.method, request.raw_path, audience):
             return "wrong"
-        if audience not in self._audiences(request) or not self._challenges.is_fresh(proof.nonce, time.monotonic()):
+        if _canonical(audience) not in self._audiences(request) or not self._challenges.is_fresh(
+            proof.nonce, time.monotonic()
+        ):
             return (
                 "unknown"  # who has the token does not guess: somebody has led the client here, or passed the proof on
             )
@@ -187,7 +191,8 @@ class Guard:
             return set()
         host, port = sockname[:2]
         hosts = {str(host).partition("%")[0], *self._names(), *(("localhost",) if is_loopback(str(host)) else ())}
-        return {join_host_port(each.lower(), port) for each in hosts} | {each.lower() for each in self._names()}
+        every = {join_host_port(each.lower(), port) for each in hosts} | {each.lower() for each in self._names()}
+        return {_canonical(each) for each in every}
 
     async def _refuse(self, request: web.Request, access: Access) -> web.Response:
         """Answer who gave wrong credentials, late."""
@@ -238,6 +243,15 @@ def is_from_elsewhere(request: web.Request) -> bool:
 def _has_certificate(request: web.Request) -> bool:
     """Return True if the client has a certificate, which TLS has verified."""
     return request.transport is not None and bool(request.transport.get_extra_info("peercert"))
+
+
+def _canonical(audience: str) -> str:
+    """Return a HOST:PORT with an IPv6 address in its shortest form: clients write it in any."""
+    found = _IPV6.fullmatch(audience)
+    try:
+        return audience if found is None else f"[{ipaddress.IPv6Address(found[1])}]{found[2]}"
+    except ValueError:
+        return audience
 
 
 def _is_public(path: str, access: Access) -> bool:

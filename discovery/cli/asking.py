@@ -140,6 +140,11 @@ def _answer(address: AdminAddress, target: str, timeout: float) -> tuple[int, by
             return answer.status, body
         answer, body = _get(address, target, timeout)
         nonce = credentials.nonce_of(", ".join(answer.headers.get_all("WWW-Authenticate", ())))
+        if answer.status < 400 and address.token is not None:
+            raise NoDaemonError(
+                f"what answers at {address} does not ask for the token; its answer is not to be believed: reload the"
+                " daemon if admin_token_file is new to it"
+            )
         if answer.status != 401 or address.token is None or nonce is None:
             return answer.status, body
         proof = credentials.prove(address.token, nonce, "GET", target, str(address))
