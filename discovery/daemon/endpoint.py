@@ -9,16 +9,23 @@ from discovery.daemon.config import Settings
 from discovery.errors import ConfigError
 
 
+class _Held:
+    """Who may ask at a port: a port that is being replaced keeps what it had."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+
+
 class AdminEndpoint:
     """Holds at most a single `AdminPort` at a time. For the core's loop."""
 
     def __init__(self, sources: Sources, log: FilteringBoundLogger) -> None:
         """Prepare; `open` begins. `sources` are those of `Admin`; who may ask is the settings' to say."""
-        self._sources = sources._replace(access=lambda: self._access)
+        self._sources = sources
         self._log = log
         self._port: AdminPort | None = None
         self._address: tuple[str, int] | None = None
-        self._access = Access()
+        self._held = _Held(Access())
 
     @property
     def listens(self) -> bool:
@@ -28,7 +35,7 @@ class AdminEndpoint:
     @property
     def access(self) -> Access:
         """Who may ask, as the files said last."""
-        return self._access
+        return self._held.access
 
     async def open(self, settings: Settings) -> None:
         """Listen where `settings` say, and close the port before when the new port listens.
@@ -37,23 +44,23 @@ class AdminEndpoint:
         access before as they are, if an address that was asked for cannot be had, or a file. The default address is
         given up with a warning.
         """
-        before, access = self._access, settings.admin_access.read() if settings.admin is not None else Access()
-        self._access = access
+        access = settings.admin_access.read() if settings.admin is not None else Access()
         if settings.admin == self._address:
+            self._held.access = access
             return
+        held = _Held(access)
         port: AdminPort | None = None
         if settings.admin is not None:
-            port = AdminPort(self._sources)
+            port = AdminPort(self._sources._replace(access=lambda: held.access))
             try:
                 await port.start(*settings.admin)
             except ConfigError as error:
                 if not settings.admin_is_default:
-                    self._access = before
                     raise
                 self._log.warning(str(error))
                 port = None
         await self.close()
-        self._port, self._address = port, settings.admin
+        self._port, self._address, self._held = port, settings.admin, held
         if port is not None and access.tls is None and settings.admin and not is_loopback(settings.admin[0]):
             self._warn_of_clear_text(settings.admin)
 
