@@ -197,7 +197,12 @@ class HttpServer:
         if not is_known(host, self._hosts()):
             error = f"the host name {host[:200]!r} is not served: use an IP address, or add the name to admin_hosts"
             return web.json_response({"error": error}, status=403)
-        return await handler(request)
+        try:
+            return await handler(request)
+        finally:
+            for connection in self._connections:
+                if connection.stays and connection.transport is request.transport:
+                    connection.begin()  # an answer without an end has ended: what is left is read in time, or never
 
 
 class _Connection(asyncio.Protocol):
