@@ -13,13 +13,14 @@ from discovery import ApplyError, Health, Sample
 from discovery_haproxy.deployment.activation import Activation
 from discovery_haproxy.deployment.checking import Checker
 from discovery_haproxy.deployment.install import install, stage_all
-from discovery_haproxy.deployment.reloading import reload_through_master, wait_until_live
+from discovery_haproxy.deployment.reloading import reload_through_master
 from discovery_haproxy.deployment.target import RefusedError
 from discovery_haproxy.deployment.vantage import Vantage, external_vantage
 from discovery_haproxy.external.file import ExternalFile
 from discovery_haproxy.external.file_lock import FileLock
 from discovery_haproxy.external.own_files import OwnFiles
 from discovery_haproxy.external.ownership import is_foreign, read, refusal
+from discovery_haproxy.external.requests import NotLiveError, ReloadRequests
 from discovery_haproxy.limits import LIMITS, Limits
 from discovery_haproxy.options.config import HAProxyConfig
 from discovery_haproxy.options.external import ExternalConfig
@@ -42,8 +43,6 @@ _HEALTH_SECONDS = 2.0
 """Timeout in seconds for the answer to a health question; HAProxy answers within milliseconds unless it hangs."""
 _NEW_FILE_MODE = 0o644
 """Mode of a new configuration file: HAProxy may run as another user."""
-_ATTEMPTS = 3
-"""Requests to reload by a command in `timeout`: HAProxy forgets a request while the reload before still ends."""
 _COMMAND_CHARACTERS = 100
 """Characters of a reload command in an error message."""
 _REASON_CHARACTERS = 300
@@ -95,6 +94,7 @@ class ExternalHAProxy:
         self._log = log
         self._request_apply = request_apply
         self._prepared: Rendered | None = None
+        self._requests = ReloadRequests(self._request_reload, config.timeout)
         self._checker: Checker | None = None
         self._maps: tuple[Path, ...] = ()
         """Map files that the prepared configuration replaces."""
@@ -356,18 +356,12 @@ class ExternalHAProxy:
         if self._control is None:
             await self._request_reload()
             return
-        # The master forgets a signal that arrives between the start of the new worker and the end of the last reload.
-        for attempt in reversed(range(_ATTEMPTS)):
-            await self._request_reload()
-            try:
-                await wait_until_live(self._control, generation, config.timeout / _ATTEMPTS)
-            except ApplyError as error:
-                if attempt == 0:
-                    # A HAProxy that answers has tried, and failed, to load the configuration.
-                    refused = (RefusedError if (await self.health()).ok else ApplyError)(str(error))
-                    raise await self._explained(refused) from None
-            else:
-                return
+        try:
+            await self._requests.reload(self._control, generation)
+        except NotLiveError as error:
+            # A HAProxy that answers has tried, and failed, to load the configuration.
+            refused = (RefusedError if (await self.health()).ok else ApplyError)(str(error))
+            raise await self._explained(refused) from None
 
     async def _explained(self, error: ApplyError) -> ApplyError:
         """Return a better error if HAProxy runs and does not know the fragment; else `error`."""

@@ -44,6 +44,13 @@ class Process(NamedTuple):
     """Path of the executable; None if this user may not read the path."""
 
 
+class Family(NamedTuple):
+    """HAProxy's master, as it was executed last, and the pids of its children."""
+
+    master: Process
+    children: frozenset[int]
+
+
 def find_processes(argument: str) -> list[Process]:
     """Return this user's processes with `argument` on the command line, and their children of any user.
 
@@ -117,6 +124,23 @@ def find_family(pids: Collection[int]) -> frozenset[int]:
     while more := {pid for pid, process in running.items() if process.parent in family} - family:
         family |= more
     return frozenset(family)
+
+
+def read_master_family(pid: int) -> Family | None:
+    """Return the master of HAProxy's process `pid`, which may be the master, with its children.
+
+    None if there is no such process, or if /proc cannot be read.
+    """
+    try:
+        master = read_process(pid)
+        while master is not None and (parent := read_process(master.parent)) and parent.argv[:1] == master.argv[:1]:
+            master = parent
+        if master is None:
+            return None
+        running = (read_process(int(each)) for each in _pids())
+        return Family(master, frozenset(each.pid for each in running if each and each.parent == master.pid))
+    except OSError:
+        return None
 
 
 def masters(processes: list[Process]) -> list[Process]:

@@ -106,6 +106,25 @@ async def test_a_reload_that_haproxy_forgets_is_requested_again(
         assert await external.reloads() == 1
 
 
+async def test_a_forgotten_reload_is_requested_again_as_soon_as_the_master_shows_it(
+    drive: Drive, external: ExternalProcess, origins: tuple[Backend, ...], tmp_path: Path
+) -> None:
+    """After a few reloads' time, and not after a third of the timeout, which may be minutes."""
+    asked = tmp_path / "asked"
+    forgets = tmp_path / "reload"  # each second request
+    forgets.write_text(f"#!/bin/sh\necho >>{asked}\n[ $(wc -l <{asked}) = 2 ] || kill -USR2 {external.process.pid}\n")
+    forgets.chmod(0o755)
+    way = {"command": [str(forgets)], "stats_socket": external.stats_socket, "timeout": 600}
+    services = {"web": {"bind": f"127.0.0.1:{free_port()}"}}
+    async with drive(services=services, external={"path": external.config, "adopt": True, **way}) as driver:
+        await driver.apply(origins[0])
+        assert await driver.consumer.reconfigure(driver.configured(services={**services, "more": {}}))
+        async with asyncio.timeout(within(15)):
+            await driver.apply(origins[0])
+    assert len(asked.read_text()) == 3
+    assert await external.reloads() == 2
+
+
 FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "no master": ({"master_socket": "{dir}/nobody.sock", "timeout": 0.5}, "nobody.sock.*is HAProxy running with -W -S"),
     "exit status": ({"command": [sys.executable, "-c", "print('one\\ntwo'); exit(3)"]}, "failed with exit 3: two"),
