@@ -27,6 +27,7 @@ from discovery.cli.records import backend_line
 from discovery.cli.timing import duration
 from discovery.documents import backend_of
 from discovery.errors import DiscoveryError
+from discovery.system.terminal import printable
 
 if TYPE_CHECKING:
     from discovery.registry import RegistryURL
@@ -75,7 +76,7 @@ def explain(
         result(json.dumps(document, indent=2))
     else:
         for line in lines(document):
-            result(line)
+            result(printable(line.expandtabs()))
         if not document["records"]:
             note(f"no record of {service!r} in {document['registry']}")
         if document["more"]:

@@ -20,6 +20,7 @@ from discovery.cli.options import (
     parsed_option,
 )
 from discovery.fields import WholeNumber
+from discovery.system.terminal import printable
 
 HEADER = ("TIME", "REVISION", "CHANGE", "APPLIED")
 
@@ -61,7 +62,7 @@ def history(
     if not changes:
         note(f"no change{f' of {service!r}' if service is not None else ''} since the daemon has begun")
         return
-    print_table(HEADER, [row for each in reversed(changes) for row in rows(each)])
+    print_table(HEADER, [tuple(map(printable, row)) for each in reversed(changes) for row in rows(each)])
 
 
 def rows(change: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:

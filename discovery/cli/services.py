@@ -24,6 +24,7 @@ from discovery.cli.options import (
     settings_of,
 )
 from discovery.cli.reading import read_registry
+from discovery.system.terminal import printable
 
 if TYPE_CHECKING:
     from discovery.model import Rejected, Snapshot
@@ -98,7 +99,7 @@ def _down(admin: str | None, config: Path | None, files: AdminFiles) -> dict[str
 def _with_health(cells: Sequence[str], down: Mapping[str, str] | None) -> tuple[str, ...]:
     """Return a row with the column of the health before the labels, which are long and stay the last."""
     told = "-" if down is None else "; ".join(f"{name}: {reason}" if reason else name for name, reason in down.items())
-    return (*cells[:-1], told, cells[-1])
+    return (*cells[:-1], printable(told), cells[-1])
 
 
 def _only(snapshot: "Snapshot", service: str) -> "Snapshot":

@@ -13,6 +13,7 @@ from discovery.cli.options import (
     ConfigOption,
     JsonOption,
 )
+from discovery.system.terminal import printable
 
 
 def status(
@@ -41,5 +42,5 @@ def status(
         result(json.dumps(document, indent=2))
     else:
         for line in status_lines(document):
-            result(line)
+            result(printable(line))
     return 1 if document["status"] == "failing" else 0

@@ -24,6 +24,7 @@ from discovery.cli.signals import run_until_signal
 from discovery.errors import DiscoveryError
 from discovery.fields import Duration, WholeNumber
 from discovery.system.asyncio_tools import on_thread
+from discovery.system.terminal import printable
 
 if TYPE_CHECKING:
     from discovery.cli.asking import AdminAddress
@@ -90,6 +91,7 @@ def picture(document: dict[str, Any], *, on_terminal: bool) -> list[str]:
         lines = [error]
     else:
         lines = [*status_lines(document["status"]), "", *change_lines(document["history"])]
+    lines = list(map(printable, lines))  # what answers may be no daemon
     size = shutil.get_terminal_size()
     if on_terminal:
         lines = [line[: size.columns] for line in lines]

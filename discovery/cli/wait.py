@@ -20,6 +20,7 @@ from discovery.cli.options import (
     parsed_option,
 )
 from discovery.fields import Duration, WholeNumber
+from discovery.system.terminal import printable
 
 if TYPE_CHECKING:
     from discovery.cli.asking import AdminAddress
@@ -92,7 +93,7 @@ def wait(
     if as_json:
         result(json.dumps(document, indent=2))
     elif document["met"]:
-        result(_line(document))
+        result(printable(_line(document)))
     else:
         note(f"{document['waiting_for']} after {timeout:g} s")
         for name, problem in document["problems"].items():
