@@ -286,7 +286,8 @@ def is_known(host: str, names: Collection[str]) -> bool:
 
 def _is_our_fault(record: logging.LogRecord) -> bool:
     """Keep a log record, unless its cause is a malformed request: the client alone learns of that, by status 400."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+    malformed = (HttpProcessingError, web.RequestPayloadError)
+    return record.exc_info is None or not isinstance(record.exc_info[1], malformed)
 
 
 async def _close_afterwards(_: web.Request, response: web.StreamResponse) -> None:
