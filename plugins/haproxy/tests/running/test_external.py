@@ -119,7 +119,7 @@ async def test_a_forgotten_reload_is_requested_again_as_soon_as_the_master_shows
     async with drive(services=services, external={"path": external.config, "adopt": True, **way}) as driver:
         await driver.apply(origins[0])
         assert await driver.consumer.reconfigure(driver.configured(services={**services, "more": {}}))
-        async with asyncio.timeout(within(15)):
+        async with asyncio.timeout(within(60)):  # a third of the timeout is 200 s
             await driver.apply(origins[0])
     assert len(asked.read_text()) == 3
     assert await external.reloads() == 2
