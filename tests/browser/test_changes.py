@@ -27,6 +27,12 @@ WATCH = """text => {
     })
 }"""
 """Notes the time of the clock at which a text appears anywhere on the page."""
+FLASHES = """row => {
+    window.flashes = 0
+    const count = () => { window.flashes += row.hasAttribute('data-flash') }
+    new MutationObserver(count).observe(row, {attributes: true, attributeFilter: ['data-flash']})
+}"""
+"""Counts from now on how often a row lights up."""
 
 
 def is_red(element: "Locator", of: str = "color") -> bool:
@@ -111,6 +117,21 @@ def test_a_backend_that_haproxy_finds_down_is_shown(visit: Visits, stage: Stage)
     page.get_by_role("combobox", name="Health").select_option("down")
     row(page, "Services", "silent").wait_for()
     row(page, "Services", "a1").wait_for(state="detached")
+
+
+def test_a_row_in_which_only_time_passes_does_not_light_up(visit: Visits, stage: Stage) -> None:
+    stage.put("api/dark", "127.0.0.1:1")
+    page = live(visit(f"{stage.url}?q=api/dark"))
+    dark = row(page, "Services", "dark")
+    dark.get_by_text("Connection refused").wait_for()
+    eventually_sync(lambda: dark.get_attribute("data-flash") is None, "the change to have been shown", timeout=20)
+    dark.evaluate(FLASHES)
+    for _ in range(2):
+        reason = dark.locator(".why").inner_text()
+        eventually_sync(lambda: dark.locator(".why").inner_text() != reason, "time to pass", timeout=30)  # noqa: B023
+    assert page.evaluate("window.flashes") == 0, dark.inner_text()
+    stage.put("api/dark", '{"host": "127.0.0.1", "port": 1, "weight": 3}')
+    eventually_sync(lambda: page.evaluate("window.flashes") > 0, "another weight to light up", timeout=20)
 
 
 def test_ten_tabs_of_one_browser_stay_live(visit: Visits, stage: Stage) -> None:

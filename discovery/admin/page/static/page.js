@@ -62,13 +62,21 @@
     }
   }
 
+  // What of a row is news: not that time passes, such as in the reason of a check that has failed for 12 s.
+  function gist(row) {
+    const copy = row.cloneNode(true);
+    for (const each of copy.querySelectorAll("time")) each.remove();
+    for (const each of copy.querySelectorAll(".why")) each.textContent = each.textContent.replace(/\d+/g, "");
+    return copy.textContent.replace(/\s+/g, " ");
+  }
+
   function takeRows(id, { order, html }, quiet) {
     const holder = byId(id), fresh = {};
     if (!holder) return;
     for (const row of parsed(Object.values(html || {}).join(""))) {
       const old = byId(row.id);
       if (old && old.parentNode === holder) {
-        const differs = !quiet && !old.isEqualNode(row);
+        const differs = !quiet && gist(old) !== gist(row);
         morph(old, row, quiet);
         if (differs) flash(old);
       } else {
