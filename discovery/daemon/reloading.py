@@ -48,7 +48,7 @@ class Reloads:
 
     def start(self) -> None:
         """Watch the file, and reload from now on whenever a reload is requested."""
-        if self._config is not None:
+        if self._config is not None and not self._config.is_char_device():  # every program writes to /dev/null
             self._watch = self._watch_file(self._config)
         self._task = asyncio.create_task(self._run())
 
