@@ -26,6 +26,8 @@ def awaited_of(query: Any) -> tuple[Awaited, float]:
     limited = "at_most" in query
     least = whole_number(query, "backends", least=0, most=_MOST_BACKENDS, default=0 if limited else 1)
     most = whole_number(query, "at_most", least=0, most=_MOST_BACKENDS, default=0) if limited else None
+    if most is not None and most < least:
+        raise ValueError(f"at_most is {most}, and backends {least}: both can never be so")
     revision = whole_number(query, "revision", least=0, most=_MOST_REVISION, default=0)
     seconds = _POLL.parse(query.get("timeout", LONGEST))
     names = tuple(dict.fromkeys(query.getall("applied_by", ())))

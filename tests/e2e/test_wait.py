@@ -140,6 +140,9 @@ def test_the_exit_code_tells_why_it_ends(daemon: Daemon, etcd: EmbeddedEtcd, sta
     assert unknown.returncode == 2
     assert "there is no consumer 'nobody'; there are: follows" in unknown.stderr
     assert wait(daemon, "we b").returncode == 2
+    never = wait(daemon, "web", "--backends", "2", "--at-most", "1")
+    assert never.returncode == 2
+    assert "can never be so" in never.stderr
     etcd.ctl("put", "/services/web/a", "127.0.0.1:1001")
     assert wait(daemon, "web", "--json").returncode == 0
     assert wait(daemon, "web", "--at-most", "0", "--timeout", "0").returncode == 3
@@ -154,7 +157,16 @@ def test_the_exit_code_tells_why_it_ends(daemon: Daemon, etcd: EmbeddedEtcd, sta
     assert "no daemon answers" in away.stderr
 
 
-@pytest.mark.parametrize("query", ["", "service=web&backends=-1", "service=web&timeout=26", "service=web&revision=x"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "service=web&backends=-1",
+        "service=web&backends=3&at_most=2",
+        "service=web&timeout=26",
+        "service=web&revision=x",
+    ],
+)
 def test_a_wrong_question_is_refused(daemon: Daemon, query: str) -> None:
     assert daemon.get(f"/api/wait?{query}")[0] == 400
 
