@@ -300,20 +300,24 @@ def test_a_large_snapshot_is_written_beside_a_busy_thread_and_not_in_its_place(t
     )
     large = Snapshot(1, MappingProxyType({service.name: service for service in services}))
 
-    async def written() -> None:
-        kept = last_good(tmp_path)
+    async def written(kept: LastGood) -> None:
         kept.observe(Observation(large))
         writing = asyncio.create_task(kept.run())
         await eventually(kept.path.exists)
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
 
-    writer = threading.Thread(target=asyncio.run, args=(written(),))
-    of_all, own = time.process_time(), time.thread_time()
-    writer.start()
-    while time.thread_time() - own < 0.05:  # as a consumer that applies the same snapshot
-        sum(range(1000))
-    of_all, own = time.process_time() - of_all, time.thread_time() - own
-    writer.join()
-    assert (tmp_path / last_good(tmp_path).path.name).exists()
-    assert of_all - own < 0.5 * own  # an equal share without pauses
+    def share(directory: Path) -> float:
+        kept = last_good(directory)
+        writer = threading.Thread(target=asyncio.run, args=(written(kept),))
+        of_all, own = time.process_time(), time.thread_time()
+        writer.start()
+        while time.thread_time() - own < 0.05:  # as a consumer that applies the same snapshot
+            sum(range(1000))
+        of_all, own = time.process_time() - of_all, time.thread_time() - own
+        writer.join()
+        assert kept.path.exists()
+        return (of_all - own) / own
+
+    # An equal share without pauses. A busy machine may take the processor from the other thread in one attempt.
+    assert min(share(tmp_path / f"{attempt}") for attempt in range(3)) < 0.5

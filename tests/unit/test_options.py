@@ -29,7 +29,7 @@ from discovery_tcpproxy.config import TcpProxyConfig
 COMMAND_DURATIONS = {
     "run --timeout", "services --timeout", "deregister --timeout", "config check --timeout", "stop --timeout",
     "register --timeout", "register --ttl", "register --check-interval", "register --check-timeout", "register --drain",
-    "register-container --ttl", "explain --timeout", "wait --timeout", "top --interval",
+    "register-container --ttl", "explain --timeout", "wait --timeout", "top --interval", "fleet --timeout",
     "ambassador --hold", "ambassador --idle-timeout", "ambassador --drain",
     "forward --hold", "forward --idle-timeout", "forward --drain",
 }  # fmt: skip
