@@ -168,7 +168,10 @@ def test_without_a_daemon_the_registry_alone_is_told_of(file_registry: RecordFil
     for key, value in RECORDS.items():
         write(key, value)
     address = f"127.0.0.1:{free_port()}"
-    done = command("web", "--json", "--admin", address, "--registry", url)
+    alone = ("--admin", address, "--registry", url)
+    # A bad file is told once it is old enough not to be half written.
+    eventually_sync(lambda: "web/bad" in command("web", *alone).stdout, "the bad record to be told of", timeout=60)
+    done = command("web", "--json", *alone)
     assert done.returncode == 1
     document = json.loads(done.stdout)
     told = {each["key"]: (each["used"], [reason["kind"] for reason in each["reasons"]]) for each in document["records"]}

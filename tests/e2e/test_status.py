@@ -55,11 +55,9 @@ def daemon(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) ->
     daemon = start_daemon("--registry", url, "--plugin", str(plugin), "--set", f"follows.ill={tmp_path / 'ill'}")
 
     def has_listed() -> bool:
+        # A consumer may tell what is down before the first listing, and a file of this age may be half written.
         status = daemon.get("/api/status")[1]
-        return (status["backends"], status["down"]) == (
-            1,
-            1,
-        )  # a consumer may tell what is down before the first listing
+        return (status["backends"], status["down"], status["rejected"]) == (1, 1, 1)
 
     eventually_sync(has_listed, timeout=60)
     return daemon
