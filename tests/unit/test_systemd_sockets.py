@@ -27,23 +27,27 @@ print(json.dumps({
 """
 
 
+# Not a `preexec_fn`: a fork of a process with threads and gRPC may abort.
+ARRANGE = """
+import os, sys
+program, *descriptors = sys.argv[1:]
+high = [os.dup2(int(each), 100 + at) for at, each in enumerate(descriptors)]  # out of the way of each other
+for at, each in enumerate(high):
+    os.dup2(each, 3 + at)
+os.closerange(3 + len(high), 256)
+os.environ.setdefault("LISTEN_PID", str(os.getpid()))
+os.execv(sys.executable, [sys.executable, "-c", program])
+"""
+
+
 def launch(descriptors: list[int], **variables: str | None) -> dict[str, Any]:
     """What `listen_fds` finds in a process that has these descriptors from 3 on; its pid is its own unless given."""
 
-    def prepare() -> None:
-        high = [os.dup2(each, 100 + at) for at, each in enumerate(descriptors)]  # out of the way of each other
-        for at, each in enumerate(high):
-            os.dup2(each, 3 + at)
-        os.closerange(3 + len(high), 256)
-
     environment = {"LISTEN_FDS": str(len(descriptors)), "LISTEN_FDNAMES": "web", "LISTEN_PID": None, **variables}
-    set_pid = "import os, sys; os.environ.setdefault('LISTEN_PID', str(os.getpid())); "
-    exec_ = "os.execv(sys.executable, [sys.executable, '-c', sys.argv[1]])"
     ended = subprocess.run(
-        [sys.executable, "-c", set_pid + exec_, LOOK],
+        [sys.executable, "-c", ARRANGE, LOOK, *map(str, descriptors)],
         env={**os.environ, **{name: value for name, value in environment.items() if value is not None}},
-        preexec_fn=prepare,
-        close_fds=False,
+        pass_fds=descriptors,
         capture_output=True,
         check=True,
         timeout=within(30),
