@@ -60,10 +60,10 @@ def etcd_image() -> bytes:
 
 
 def _libraries(programs: Iterable[Path]) -> Iterator[Path]:
-    """Return the programs and all shared libraries of the programs."""
+    """Return the programs and all shared libraries of the programs; ldd fails for a program that has none."""
     seen = set()
     for program in programs:
-        seen |= {program, *map(Path, re.findall(r"(/\S+) \(0x", _output("ldd", program)))}
+        seen |= {program, *map(Path, re.findall(r"(/\S+) \(0x", _output("ldd", program, check=False)))}
     return iter(sorted(seen))
 
 
@@ -86,5 +86,5 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(entry, io.BytesIO(data))
 
 
-def _output(*command: str | Path) -> str:
-    return subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
+def _output(*command: str | Path, check: bool = True) -> str:
+    return subprocess.run(command, check=check, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout

@@ -41,6 +41,15 @@ class LinkedEngine(Engine):
             raise LookupError(f"container {name} publishes no port {port}")
         return int(bindings[0]["HostPort"])
 
+    def restart(self, name: str) -> None:
+        """`docker restart -t 1`. Podman answers an error for one that ends right before its SIGKILL."""
+        try:
+            self.client.api.restart(name, timeout=1)
+        except docker.errors.APIError as error:
+            if "container state improper" not in str(error):
+                raise
+            self.client.api.start(name)
+
     def pid(self, name: str) -> int:
         """Return the process id of a container. Raises LookupError if the container does not run."""
         pid = int(self.client.api.inspect_container(name)["State"]["Pid"])

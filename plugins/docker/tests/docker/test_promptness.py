@@ -23,7 +23,7 @@ CHANGES: tuple[tuple[str, Callable[[LinkedEngine], object]], ...] = (
     ("start", lambda engine: engine.client.api.start("web-1")),
     ("pause", lambda engine: engine.client.api.pause("web-1")),
     ("unpause", lambda engine: engine.client.api.unpause("web-1")),
-    ("restart", lambda engine: engine.client.api.restart("web-1", timeout=1)),
+    ("restart", lambda engine: engine.restart("web-1")),
     ("rename", lambda engine: engine.client.api.rename("web-1", "web-2")),
     ("network connect", lambda engine: engine.client.api.connect_container_to_network("other", "inside")),
     ("network disconnect", lambda engine: engine.client.api.disconnect_container_from_network("other", "inside")),

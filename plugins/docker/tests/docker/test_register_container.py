@@ -90,7 +90,7 @@ def test_the_key_and_value_are_docker_registers_and_follow_the_container(
         assert registry.records[key].keys() == {"host", "port", "version", "zip", "note", "owner", "ttl"}
         assert run.log.count(ABSENT) == 1
 
-        any_engine.client.containers.get("web-1").restart(timeout=1)
+        any_engine.restart("web-1")
         becomes(registry, key, port=any_engine.port("web-1"))
         any_engine.client.containers.get("web-1").remove(force=True)
         eventually_sync(lambda: key not in registry.records, timeout=30)
