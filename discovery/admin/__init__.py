@@ -1,1 +1,1 @@
-"""The admin endpoint: how the daemon is, told to whoever asks. Reads only."""
+"""The admin endpoint: the state of the daemon over HTTP. It changes nothing in the daemon."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 SCHEME = "Discovery-HMAC"
 """The authentication scheme of proofs, in `WWW-Authenticate`, `Authorization` and `Authentication-Info`."""
 SHORTEST_TOKEN = 32
-"""Characters of a token at least: whoever is told a proof may guess as fast as a machine can."""
+"""Characters of a token, at least: a program that has received a proof can try tokens offline, without any limit."""
 LONGEST_TOKEN = 512
 """Characters of a token at most: with it a header stays far from what servers on the way take."""
 PROOF_SECONDS = 30.0
@@ -104,7 +104,7 @@ def proof_of(authorization: str) -> Proof | None:
 
 
 def is_proven(token: str, proof: Proof, method: str, target: str, audience: str) -> bool:
-    """Return True if whoever made `proof` has the token, and made it for this request and this audience.
+    """Return True if the client that made `proof` has the token, and made it for this request and this audience.
 
     The nonce is for `Challenges.is_fresh` to judge, and the audience for the caller: it has to be an address of this
     server.

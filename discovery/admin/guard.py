@@ -178,14 +178,13 @@ class Guard:
         if _canonical(audience) not in self._audiences(request) or not self._challenges.is_fresh(
             proof.nonce, time.monotonic()
         ):
-            return (
-                "unknown"  # who has the token does not guess: somebody has led the client here, or passed the proof on
-            )
+            # The client has the token, so this is no guess: a third party sent the client here, or relays its proof.
+            return "unknown"
         request[_PROOF] = proof
         return "known"
 
     def _audiences(self, request: web.Request) -> set[str]:
-        """The HOST:PORT by which this server may be asked: a proof for any other was made for somebody else."""
+        """Return the HOST:PORT names of this server. A proof for another name was made for another server."""
         sockname = request.transport.get_extra_info("sockname") if request.transport is not None else None
         if not sockname:
             return set()

@@ -1,4 +1,4 @@
-"""The members of the registry, asked when somebody looks: of many lookers in some seconds, once."""
+"""The members of the registry, asked on demand. All requests of a few seconds share one answer."""
 
 import asyncio
 import time
