@@ -20,7 +20,7 @@ from discovery.admin.historydocument import history_document
 from discovery.admin.members import members_document
 from discovery.admin.metrics import metrics
 from discovery.admin.page.site import Site, secure, wants_html
-from discovery.admin.query import whole_number
+from discovery.admin.query import service_of, whole_number
 from discovery.admin.sources import Sources
 from discovery.admin.status import DaemonStatus
 from discovery.admin.statusdocument import status_document
@@ -201,19 +201,22 @@ class Admin:
 
     async def _history(self, request: web.Request) -> web.Response:
         try:
+            service = service_of(request.query, "/api/history?service=NAME") if "service" in request.query else None
             limit = whole_number(request.query, "limit", least=0, most=MOST_CHANGES, default=MOST_CHANGES)
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
         consumers = {name: runner.history for name, runner in self._runners().items()}
         async with self._turn():
             changes = self._sources.changes()
-            document = history_document(changes, consumers, service=request.query.get("service"), limit=limit)
+            document = history_document(changes, consumers, service=service, limit=limit)
             return web.json_response(document)
 
     async def _explain(self, request: web.Request) -> web.Response:
-        service, id_ = request.query.get("service"), request.query.get("id")
-        if not service:
-            return web.json_response({"error": "service is missing: /api/explain?service=NAME&id=ID"}, status=400)
+        try:
+            service = service_of(request.query, "/api/explain?service=NAME&id=ID")
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        id_ = request.query.get("id")
         async with self._turn():
             return web.json_response(
                 await explained(self._sources, service, id_, most=MOST_EXPLAINED, seconds=ANSWER_SECONDS)

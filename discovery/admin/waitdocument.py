@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from discovery.admin.awaited import Awaited, Awaiting, Standing
-from discovery.admin.query import whole_number
+from discovery.admin.query import service_of, whole_number
 from discovery.admin.sources import Sources
 from discovery.admin.waiters import TooManyWaitersError, Waiters
 from discovery.fields import Duration
 
 LONGEST = 25.0
 """Seconds of a poll, at most: the server ends a connection after 30."""
+_USAGE = "/api/wait?service=NAME&backends=N&at_most=N&applied_by=CONSUMER&revision=R&timeout=DURATION"
 _POLL = Duration(most=LONGEST, zero="look once")
 _MOST_BACKENDS = 1_000_000_000
 """The largest number of backends that is taken for one."""
@@ -20,9 +21,7 @@ _MOST_REVISION = 2**63 - 1
 
 def awaited_of(query: Any) -> tuple[Awaited, float]:
     """Return what a query (a multidict) asks to wait for, and the seconds. Raises ValueError with the rule."""
-    service = query.get("service")
-    if not service:
-        raise ValueError("service is missing: /api/wait?service=NAME&backends=N&applied_by=CONSUMER&timeout=SECONDS")
+    service = service_of(query, _USAGE)
     limited = "at_most" in query
     least = whole_number(query, "backends", least=0, most=_MOST_BACKENDS, default=0 if limited else 1)
     most = whole_number(query, "at_most", least=0, most=_MOST_BACKENDS, default=0) if limited else None

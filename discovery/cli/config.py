@@ -29,7 +29,7 @@ def check(
     config: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             readable=False,
             help="The configuration to check. Default: the configuration file in use.",
             show_default=False,

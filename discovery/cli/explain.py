@@ -26,7 +26,7 @@ from discovery.cli.options import (
 from discovery.cli.records import backend_line
 from discovery.cli.timing import duration
 from discovery.documents import backend_of
-from discovery.errors import DiscoveryError
+from discovery.errors import ConfigError, DiscoveryError
 from discovery.system.terminal import printable
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def explain(
     """
     from discovery.cli.asking import NoDaemonError, admin_address, ask
 
-    service, _, id_ = record.partition("/")
-    check_service(service)
+    service, id_ = _named(record)
     asked_with = AdminFiles(admin_token_file, admin_ca, admin_cert, admin_key)
     try:
         document = ask(
@@ -84,6 +83,18 @@ def explain(
         for each in document.get("not_asked", ()):
             note(f"not known: {each}")
     return 1 if "not_asked" in document else 0
+
+
+def _named(record: str) -> tuple[str, str]:
+    """Return the service and the id of `SERVICE[/ID]`, an empty id for the service. Raises ConfigError."""
+    service, slash, id_ = record.partition("/")
+    if slash and (not service or not id_ or "/" in id_):
+        raise ConfigError(
+            f"{record!r} is not SERVICE[/ID]: name a service, such as web, or one of its records, such as web/b1;"
+            " the service has the records with other keys, too"
+        )
+    check_service(service)
+    return service, id_
 
 
 def lines(document: Mapping[str, Any]) -> Iterator[str]:

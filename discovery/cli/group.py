@@ -103,6 +103,7 @@ class CommandGroup(TyperGroup):
                     raise
         if command is not None and not ctx.resilient_parsing:  # completion offers a command's own options
             self._have_everywhere(command)
+            _name_arguments(command)
             if ctx.params.get("as_json") and not _prints_json(command):
                 raise ConfigError(f"--json: the command {name!r} prints no JSON")
         return name, command, rest
@@ -141,6 +142,18 @@ def _own_command(name: str) -> Any:
     else:
         root.command(name, cls=getattr(module, "COMMAND", None))(getattr(module, name))
     return typer.main.get_group(root).commands[name]
+
+
+def _name_arguments(command: Any) -> None:
+    """Give each argument of `command` the name that documents use, in capitals: the usage and errors have it.
+
+    Versions of typer differ in the name of an argument without a metavar.
+    """
+    for each in command.commands.values() if isinstance(command, TyperGroup) else ():
+        _name_arguments(each)
+    for param in command.params:
+        if param.param_type_name == "argument" and param.metavar is None:
+            param.metavar = param.name.upper()
 
 
 class _ExternalCommand(TyperCommand):

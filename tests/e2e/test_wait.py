@@ -171,6 +171,19 @@ def test_a_wrong_question_is_refused(daemon: Daemon, query: str) -> None:
     assert daemon.get(f"/api/wait?{query}")[0] == 400
 
 
+def test_what_is_missing_is_told_with_every_parameter(daemon: Daemon) -> None:
+    told = daemon.get("/api/wait")[1]["error"]
+    for parameter in ("service", "backends", "at_most", "applied_by", "revision", "timeout"):
+        assert f"{parameter}=" in told
+
+
+@pytest.mark.parametrize("path", ["wait", "explain", "history"])
+def test_what_is_no_name_of_a_service_is_refused_with_the_rule(daemon: Daemon, path: str) -> None:
+    status, document = daemon.get(f"/api/{path}?service=we/b")
+    assert status == 400
+    assert "the service name 'we/b' is not valid: a name has 1-128 letters" in document["error"]
+
+
 def asked(daemon: Daemon, query: str) -> http.client.HTTPConnection:
     """Return a connection whose question the daemon has read: the daemon has answered a later one."""
     connection = http.client.HTTPConnection(daemon.admin, timeout=within(25))

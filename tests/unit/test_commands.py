@@ -117,7 +117,7 @@ def test_a_command_from_elsewhere_is_like_one_of_ours(form: str, install: Instal
     assert "Greet somebody." in help_.stdout
     wrong = discovery("greet")
     assert wrong.returncode == 2
-    assert wrong.stderr == "discovery: Missing argument 'name'; see `discovery greet --help`\n"
+    assert wrong.stderr == "discovery: Missing argument 'NAME'; see `discovery greet --help`\n"
 
 
 def test_sigint_cancels_the_coroutine_of_a_drop_in_command(install: Install, environment: dict[str, str]) -> None:
@@ -313,7 +313,7 @@ def test_link_variables_are_one_member_or_an_error(address: str, port: str) -> N
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["c", "80"], "Missing argument 'service'"),
+        (["c", "80"], "Missing argument 'SERVICE'"),
         (["c", "0", "web"], "the port '0'"),
         (["c", "80/udp", "web"], "another protocol than TCP"),
         (["c", "http", "web"], "the port 'http'"),

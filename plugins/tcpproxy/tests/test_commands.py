@@ -54,8 +54,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Non
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ([], "Missing argument 'service'"),
-        (["web"], "Missing argument 'port'"),
+        ([], "Missing argument 'SERVICE'"),
+        (["web"], "Missing argument 'PORT'"),
         (["web", "0"], "the port '0' is not a number from 1 to 65535"),
         (["web", "65536"], "the port '65536'"),
         (["web", "http"], "the port 'http'"),

@@ -19,7 +19,15 @@ RULE = "a name has 1-128 letters, digits, '_', '.' and '-', and must start with 
     [
         (["nonsense"], "'nonsense'"),
         (["services", "--nonsense"], "--nonsense; see `discovery services --help`"),
-        (["xds"], "Missing argument 'action'. Choose from: bootstrap; see `discovery xds --help`"),
+        (["xds"], "Missing argument 'ACTION'. Choose from: bootstrap; see `discovery xds --help`"),
+        (["wait"], "Missing argument 'SERVICE'; see `discovery wait --help`"),
+        (["deregister"], "Missing argument 'SERVICE'; see `discovery deregister --help`"),
+        (["deregister", "web"], "Missing argument 'ID'; see `discovery deregister --help`"),
+        (["explain"], "Missing argument 'SERVICE[/ID]'; see `discovery explain --help`"),
+        (["plugins", "new"], "Missing argument 'NAME'; see `discovery plugins new --help`"),
+        (["explain", "web/"], "'web/' is not SERVICE[/ID]"),
+        (["explain", "a/b/c"], "'a/b/c' is not SERVICE[/ID]"),
+        (["explain", "/b"], "'/b' is not SERVICE[/ID]"),
         (["services", "a", "b"], "(b)"),
         (["services", "--timeout", "x"], "--timeout"),
         (["services", "--registry", "nonsense"], "write etcd://HOST:PORT or file:///DIRECTORY"),
@@ -51,6 +59,9 @@ def test_usage_errors(
     "arguments",
     [
         ["services", "SERVICE"],
+        ["services", "SERVICE", "--health"],
+        ["wait", "SERVICE"],
+        ["history", "--service", "SERVICE"],
         ["release", "SERVICE"],
         ["deregister", "SERVICE", "b1"],
         ["register", "SERVICE", "127.0.0.1:1"],
@@ -63,7 +74,8 @@ def test_what_is_no_name_of_a_service_is_refused_with_the_rule(
     arguments: list[str], service: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = [service if word == "SERVICE" else word for word in arguments]
-    options = ["--run-dir", str(tmp_path)] if "release" in words else ["--registry", f"file://{tmp_path}"]
+    of_a_daemon = {"wait": [], "history": [], "release": ["--run-dir", str(tmp_path)]}
+    options = of_a_daemon.get(words[0], ["--registry", f"file://{tmp_path}"])
     assert main([*words, *options]) == 2
     assert capfd.readouterr() == ("", f"discovery: the service name {service!r} is not valid: {RULE}\n")
 
