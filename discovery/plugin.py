@@ -275,9 +275,10 @@ class Consumer(ABC, Generic[C]):
     ) -> Awaitable[Mapping[str, Sequence[str]]] | Mapping[str, Sequence[str]]:
         """Return the lines that stand for each of `backends` in what the consumer drives, by key (`SERVICE/ID`).
 
-        For `discovery explain`. A backend that the consumer leaves out has an empty sequence; `LeftOut` is one with the
-        reason. The default tells nothing of any. Called between `setup` and `teardown`, with backends that the consumer
-        has applied, a few hundred at most. The core cancels a call that takes longer than 2 seconds.
+        For `discovery explain`, and for what the live page says that the consumer drives. A backend that the consumer
+        leaves out has an empty sequence; `LeftOut` is one with the reason. The default tells nothing of any. Called
+        between `setup` and `teardown`, with backends that the consumer has applied, a few hundred at most. The core
+        cancels a call that takes longer than 2 seconds.
         """
         return Ready({})
 

@@ -236,14 +236,36 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         told = self._told
         return None if told is None else told.snapshot
 
+    @property
+    def applies(self) -> int:
+        """How often the consumer has applied a state. From any thread."""
+        return self._status.applies
+
     async def explain(self, backends: Sequence[Backend], timeout: float) -> Mapping[str, Sequence[str]]:
         """Return what the consumer makes of `backends`, by key; nothing if it fails or is late. For the core's loop."""
         try:
-            told = await self._details.ask(self._loop, lambda consumer: consumer.explain(backends), timeout)
+            told = await self._explained(backends, timeout)
             return {str(key): _harmless(lines) for key, lines in told.items()}
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything, or be late
             self._log.debug("it does not explain backends", reason=describe(error))
             return {}
+
+    @property
+    def tells_places(self) -> bool:
+        """Whether the consumer's plugin tells what it makes of backends."""
+        return self._instance.consumer.explain is not Consumer.explain
+
+    async def places(self, backends: Sequence[Backend], timeout: float) -> Mapping[str, bool]:
+        """Return whether the consumer makes anything of each of `backends`, by key. A key is missing if it tells not.
+
+        For the core's loop. Raises DiscoveryError while the consumer is not set up, TimeoutError after `timeout`
+        seconds, or what the consumer raises.
+        """
+        told = await self._explained(backends, timeout)
+        return {str(key): bool(lines) for key, lines in told.items()}
+
+    async def _explained(self, backends: Sequence[Backend], timeout: float) -> Mapping[str, Sequence[str]]:
+        return await self._details.ask(self._loop, lambda consumer: consumer.explain(backends), timeout)
 
     async def inspect(self, timeout: float) -> Mapping[str, Any]:
         """Return the consumer's details of its state. See `Details.inspect`."""

@@ -7,6 +7,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import NamedTuple
 
+from discovery.admin.driving import Driven
 from discovery.admin.members import Told
 from discovery.admin.page.filters import Conditions
 from discovery.admin.sources import Sources
@@ -29,13 +30,15 @@ class _Facts(NamedTuple):
     applies: Mapping[str, Applies] = MappingProxyType({})
     offset: float = 0.0
     members: Told | None = None
+    driven: Mapping[str, Driven] = MappingProxyType({})
 
 
 class Facts(_Facts):
     """The daemon's state, its last changes, what each consumer has applied by name.
 
     `offset` is what is added to an instant of `time.monotonic()` for the seconds of `time.time()`: always the same, so
-    that what has not changed is shown as before. `members` is what the registry has told of its servers.
+    that what has not changed is shown as before. `members` is what the registry has told of its servers, and
+    `driven` what is known of the things that each consumer drives, by name.
     """
 
     def moment(self, instant: float) -> float:
@@ -69,14 +72,14 @@ class Facts(_Facts):
         return {key: provider.owner for provider in self.status.providers for key in provider.registered}
 
 
-def facts_of(sources: Sources, offset: float) -> Facts:
+def facts_of(sources: Sources, offset: float, driven: Mapping[str, Driven]) -> Facts:
     """Return the state at this moment. For the core's loop."""
     applies = {
         name: Applies(runner.applied, runner.history.applies, runner.history.since)
         for name, runner in sources.consumers().items()
     }
     members = None if sources.members is None else sources.members.glance()
-    return Facts(sources.status(), sources.changes(), applies, offset, members)
+    return Facts(sources.status(), sources.changes(), applies, offset, members, driven)
 
 
 def wall_offset() -> float:

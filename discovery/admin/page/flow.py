@@ -3,10 +3,11 @@
 A `mark` of a node or an edge changes whenever something has passed it: the page shows that for a moment.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
+from discovery.admin.driving import Driven
 from discovery.admin.page.facts import Facts
 from discovery.model import Service
 
@@ -20,6 +21,8 @@ _BOX_HEIGHT, _STEP = 44, 58
 """Units: two lines of text, and the distance of two boxes."""
 _COLUMNS = ((0, 200), (290, 140), (500, 200), (760, 200))
 """Units from the left and widths of the columns: providers, registry, services, consumers."""
+_MOST_NAMES = 20
+"""Services that a line of text names of a consumer."""
 _LONGEST = 26
 """Characters of a line in a box of 200 units."""
 
@@ -50,12 +53,13 @@ class Box(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """A line from one box to another."""
+    """A line from one box to another. `untold`: the consumer follows the service, and does not tell what it drives."""
 
     id: str
     path: str
     mark: str
     state: str
+    untold: bool = False
 
 
 class Flow(NamedTuple):
@@ -66,6 +70,11 @@ class Flow(NamedTuple):
     width: int
     height: int
     lines: tuple[str, ...]
+
+    @property
+    def untold(self) -> bool:
+        """Whether there is a consumer that does not tell whether it drives a service."""
+        return any(each.untold for each in self.edges)
 
 
 class Marks:
@@ -122,7 +131,7 @@ def flow(facts: Facts, marks: Marks) -> Flow:
     )
     edges = (*_left_edges(boxes), *_right_edges(boxes, facts, marks, drawn))
     marks.turn()
-    return Flow(sum(boxes, ()), tuple(edges), _WIDTH, height, tuple(_lines(columns)))
+    return Flow(sum(boxes, ()), tuple(edges), _WIDTH, height, tuple(_lines(columns, facts)))
 
 
 def _providers(facts: Facts) -> Iterator[_Node]:
@@ -173,14 +182,18 @@ def _right_edges(boxes: tuple[tuple[Box, ...], ...], facts: Facts, marks: Marks,
     for consumer in consumers:
         applies = facts.applies.get(consumer.name)
         applied = applies.snapshot.services if applies is not None and applies.snapshot is not None else {}
+        driven = facts.driven.get(consumer.name, Driven())
         for box in services:
-            if box.name in applied and box.name in drawn:
-                mark = marks.of(f"applied {consumer.name}", box.name, applied[box.name])
-            elif box.name not in drawn and len(applied) > sum(name in applied for name in drawn):
-                mark = consumer.mark
+            if box.name not in drawn:
+                names, mark = set(applied) - set(drawn), consumer.mark
+            elif box.name in applied:
+                names, mark = {box.name}, marks.of(f"applied {consumer.name}", box.name, applied[box.name])
             else:
                 continue
-            yield _edge(box, consumer, mark, consumer.state)
+            if not names.isdisjoint(driven.services):
+                yield _edge(box, consumer, mark, consumer.state)
+            elif not names.isdisjoint(driven.untold):
+                yield _edge(box, consumer, mark, consumer.state)._replace(untold=True)
 
 
 def _edge(start: Box, end: Box, mark: str, state: str) -> Edge:
@@ -190,11 +203,25 @@ def _edge(start: Box, end: Box, mark: str, state: str) -> Edge:
     return Edge(f"{start.id}-{end.id}", f"M{x1} {y1}C{middle} {y1} {middle} {y2} {x2} {y2}", mark, state)
 
 
-def _lines(columns: tuple[list[_Node], ...]) -> Iterator[str]:
+def _lines(columns: tuple[list[_Node], ...], facts: Facts) -> Iterator[str]:
     for kind, nodes in zip(("Provider", "The", "Service", "Consumer"), columns, strict=True):
         for node in nodes:
             state = "" if node.state == "ok" else f" ({node.state})"
-            yield f"{kind} {node.name}: {node.detail}{state}"
+            to = _to(facts.driven.get(node.name, Driven())) if kind == "Consumer" else ""
+            yield f"{kind} {node.name}: {node.detail}{state}{to}"
+
+
+def _to(driven: Driven) -> str:
+    """Return the services to which a consumer has a line, as text."""
+    untold = driven.untold.keys() - driven.services.keys()
+    return "".join(
+        f", {how} {_names(names)}" for how, names in (("drives", driven.services), ("follows", untold)) if names
+    )
+
+
+def _names(names: Collection[str]) -> str:
+    shown, more = ", ".join(sorted(names)[:_MOST_NAMES]), len(names) - _MOST_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _short(text: str, width: int) -> str:

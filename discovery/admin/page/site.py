@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from discovery.admin.driving import Driving
 from discovery.admin.guard import is_still_known
 from discovery.admin.page.facts import Facts, facts_of, wall_offset
 from discovery.admin.page.filters import filters_of
@@ -29,7 +30,8 @@ SLOW_SECONDS = 30.0
 ANSWER_SECONDS = 2.0
 """Seconds that a plugin has to tell of itself."""
 GLANCE_SECONDS = 0.5
-"""Seconds that a page waits for what the registry's members tell; a live page shows later answers when they come."""
+"""Seconds that a page waits for what others tell, the registry's members and the consumers; a live page shows later
+answers when they come."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -52,6 +54,8 @@ class Site:
         self._loading = asyncio.Lock()
         self._loaded: tuple[dict[str, Static], Any, Painter, Stream] | None = None
         self._closing = asyncio.Event()
+        waiters = sources.waiters
+        self._driving = Driving(sources.consumers, waiters.tell if waiters is not None else lambda: None)
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of everything but the page itself, which shares its path with the list of paths."""
@@ -65,6 +69,7 @@ class Site:
     def close(self) -> None:
         """End the streams. Idempotent."""
         self._closing.set()
+        self._driving.close()
         if self._loaded is not None:
             self._loaded[3].close()
 
@@ -72,8 +77,10 @@ class Site:
         """Return the page as the query of `request` wants it."""
         _, renderer, painter, _ = await self._load()
         filters = filters_of(request.query)
-        if self._sources.members is not None:
-            await self._sources.members.look(GLANCE_SECONDS)
+        members = self._sources.members
+        await asyncio.gather(
+            self._driving.look(GLANCE_SECONDS), *([members.look(GLANCE_SECONDS)] if members is not None else [])
+        )
         picture = await painter.paint(painter.view(filters), self._facts(), Slices())
         panel = await self._told(renderer, filters.panel) if filters.panel else ""
         html = renderer.page(filters, picture.parts, picture.rows, self._panels(), panel, time.time())
@@ -153,7 +160,7 @@ class Site:
         return [*consumers, *((f"providers/{name}", f"Provider {name}") for name in self._sources.providers())]
 
     def _facts(self) -> Facts:
-        return facts_of(self._sources, self._offset)
+        return facts_of(self._sources, self._offset, self._driving.glance())
 
     async def _load(self) -> tuple[dict[str, Static], Any, Painter, Stream]:
         async with self._loading:

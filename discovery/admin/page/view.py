@@ -8,6 +8,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from discovery.admin.driving import Driven
 from discovery.admin.health import word
 from discovery.admin.members import role_of, state_of
 from discovery.admin.page.ages import Ages
@@ -60,7 +61,11 @@ class BackendRow(NamedTuple):
 
 
 class ConsumerRow(NamedTuple):
-    """A consumer. `behind` is the moment since which it lags, None if it does not."""
+    """A consumer. `behind` is the moment since which it lags, None if it does not.
+
+    `services` and `backends` are the numbers of those for which it has a place, `untold_services` and `untold_backends`
+    of those of which it does not tell; they are `whole` once it has been asked about all.
+    """
 
     name: str
     plugin: str
@@ -77,6 +82,9 @@ class ConsumerRow(NamedTuple):
     down: int
     services: int
     backends: int
+    untold_services: int
+    untold_backends: int
+    whole: bool
 
 
 class CandidateRow(NamedTuple):
@@ -290,8 +298,7 @@ def _health(backend: Backend, key: str, facts: Facts) -> tuple[str, str]:
 
 
 def _consumer(each: ConsumerStatus, facts: Facts) -> ConsumerRow:
-    applies = facts.applies.get(each.name)
-    services = applies.snapshot.services if applies is not None and applies.snapshot is not None else {}
+    driven = facts.driven.get(each.name, Driven(is_whole=False))
     return ConsumerRow(
         name=each.name,
         plugin=each.plugin,
@@ -306,8 +313,11 @@ def _consumer(each: ConsumerStatus, facts: Facts) -> ConsumerRow:
         problems=_pairs(each.health.problems),
         detail=each.health.detail if each.problem is None else "",
         down=len(each.health.down),
-        services=len(services),
-        backends=sum(map(len, services.values())),
+        services=len(driven.services),
+        backends=sum(driven.services.values()),
+        untold_services=len(driven.untold),
+        untold_backends=sum(driven.untold.values()),
+        whole=driven.is_whole,
     )
 
 
