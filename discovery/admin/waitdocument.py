@@ -1,6 +1,8 @@
 """The long poll of the admin endpoint: waits for a state, and tells as JSON whether it has come."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 from discovery.admin.awaited import Awaited, Awaiting, Standing
@@ -41,9 +43,11 @@ async def wait_document(
     If `most` wait already, the status is 503.
     """
     consumers = sources.consumers()
-    if unknown := [name for name in awaited.applied_by if name not in consumers]:
+    meant = {each: _meant(each, consumers) for each in awaited.applied_by}
+    if unknown := [each for each, names in meant.items() if not names]:
         names = ", ".join(consumers) or "none"
         return 404, {"error": f"there is no consumer {unknown[0]!r}; there are: {names}"}
+    awaited = awaited._replace(applied_by=tuple(dict.fromkeys(chain.from_iterable(meant.values()))))
     awaiting, standing = Awaiting(awaited), Standing(None, {}, {})
 
     def is_met() -> bool:
@@ -63,6 +67,12 @@ async def wait_document(
         "revisions": dict(standing.revisions),
         "problems": _problems(sources, awaited),
     }
+
+
+def _meant(text: str, consumers: Iterable[str]) -> tuple[str, ...]:
+    """Return the consumers that `text` names: a name, or a pattern with `*`, `?` and `[...]`, as those of a filter."""
+    names = tuple(consumers)
+    return (text,) if text in names else tuple(name for name in names if fnmatchcase(name, text))
 
 
 def _applied(sources: Sources) -> Mapping[str, Any]:

@@ -38,6 +38,23 @@ _MOST = 1_000_000_000
 
 _COUNT = WholeNumber(0, _MOST)
 
+_COMPLETION_SECONDS = 1.0
+"""Seconds for the answer of a daemon to a shell that completes a word: a person has pressed Tab."""
+
+
+def _consumer_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of consumers that begin with `incomplete`, of the daemon that the options before it name."""
+    from discovery.cli.asking import admin_address, ask
+
+    given = context.params
+    files = AdminFiles(*(given.get(f"admin_{each}") for each in ("token_file", "ca", "cert", "key")))
+    try:
+        address = admin_address(given.get("admin"), given.get("config"), files)
+        told = ask(address, "/api/consumers", timeout=_COMPLETION_SECONDS)["consumers"]
+        return [each["name"] for each in told if each["name"].startswith(incomplete)]
+    except Exception:  # noqa: BLE001 - a shell completes nothing then, and shows no error
+        return []
+
 
 def wait(
     service: Annotated[str, typer.Argument(help="The service.")],
@@ -48,7 +65,11 @@ def wait(
     at_most: Annotated[float | None, parsed_option(_COUNT, "At most so many: 0 waits until the last is gone.")] = None,
     applied_by: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="This consumer has applied it. Several times for several consumers."),
+        typer.Option(
+            metavar="NAME",
+            help="This consumer has applied it; with `*`, `?` or `[...]` each whose name matches. Repeatable.",
+            autocompletion=_consumer_names,
+        ),
     ] = None,
     revision: Annotated[
         float | None,
@@ -72,6 +93,7 @@ def wait(
     discovery wait web
     discovery wait web --backends 3 --applied-by haproxy --timeout 2m
     discovery wait web --at-most 0 --applied-by haproxy
+    discovery wait redis --applied-by 'ambassador*' --admin 127.0.0.1:9902
     """
     from discovery.cli.asking import admin_address
 

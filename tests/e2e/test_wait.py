@@ -157,31 +157,22 @@ def test_the_exit_code_tells_why_it_ends(daemon: Daemon, etcd: EmbeddedEtcd, sta
     assert "no daemon answers" in away.stderr
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "",
-        "service=web&backends=-1",
-        "service=web&backends=3&at_most=2",
-        "service=web&timeout=26",
-        "service=web&revision=x",
-    ],
-)
-def test_a_wrong_question_is_refused(daemon: Daemon, query: str) -> None:
-    assert daemon.get(f"/api/wait?{query}")[0] == 400
-
-
-def test_what_is_missing_is_told_with_every_parameter(daemon: Daemon) -> None:
-    told = daemon.get("/api/wait")[1]["error"]
-    for parameter in ("service", "backends", "at_most", "applied_by", "revision", "timeout"):
-        assert f"{parameter}=" in told
-
-
-@pytest.mark.parametrize("path", ["wait", "explain", "history"])
-def test_what_is_no_name_of_a_service_is_refused_with_the_rule(daemon: Daemon, path: str) -> None:
-    status, document = daemon.get(f"/api/{path}?service=we/b")
-    assert status == 400
-    assert "the service name 'we/b' is not valid: a name has 1-128 letters" in document["error"]
+def test_a_wrong_question_is_refused(daemon: Daemon) -> None:
+    rule = "the service name 'we/b' is not valid: a name has 1-128 letters"
+    wrong = {
+        "wait": "service=NAME&backends=N&at_most=N&applied_by=CONSUMER&revision=R&timeout=DURATION",
+        "wait?service=web&backends=-1": "backends has to be",
+        "wait?service=web&backends=3&at_most=2": "can never be so",
+        "wait?service=web&timeout=26": "25",
+        "wait?service=web&revision=x": "revision has to be",
+        "wait?service=we/b": rule,
+        "explain": "service=NAME&id=ID",
+        "explain?service=we/b": rule,
+        "history?service=we/b": rule,
+    }
+    answers = {question: daemon.get(f"/api/{question}") for question in wrong}
+    assert {question: status for question, (status, _) in answers.items()} == dict.fromkeys(wrong, 400)
+    assert [question for question, (_, told) in answers.items() if wrong[question] not in told["error"]] == []
 
 
 def asked(daemon: Daemon, query: str) -> http.client.HTTPConnection:
@@ -206,6 +197,25 @@ def test_a_daemon_that_ends_waits_for_no_waiter(daemon: Daemon) -> None:
         assert daemon.stop() == 0
         answer = waiting.getresponse()
         assert (answer.status, json.load(answer)["met"]) == (200, False)
+
+
+def test_a_pattern_stands_for_each_consumer_whose_name_matches(daemon: Daemon, etcd: EmbeddedEtcd) -> None:
+    etcd.ctl("put", "/services/web/a", "127.0.0.1:1001")
+    met = wait(daemon, "web", "--applied-by", "foll*", "--applied-by", "*", "--json")
+    assert (met.returncode, json.loads(met.stdout)["backends"]) == (0, {"follows": 1})
+    none = wait(daemon, "web", "--applied-by", "none*")
+    assert none.returncode == 2
+    assert "there is no consumer 'none*'; there are: follows" in none.stderr
+
+
+def test_the_shell_completes_the_names_of_consumers(daemon: Daemon) -> None:
+    def completed(line: str) -> str:
+        words = {"_DISCOVERY_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        return warm.run(env={**os.environ, **words}, timeout=within(60)).stdout.strip()
+
+    assert completed(f"discovery wait web --admin {daemon.admin} --applied-by f") == "follows"
+    assert completed(f"discovery wait web --admin {daemon.admin} --applied-by x") == ""
+    assert completed(f"discovery wait web --admin 127.0.0.1:{free_port()} --applied-by f") == ""
 
 
 @pytest.fixture
