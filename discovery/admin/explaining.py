@@ -72,21 +72,27 @@ class View(NamedTuple):
 class Live(NamedTuple):
     """A consumer's side of a record. `revision` is what the consumer has applied.
 
-    `live` is whether it has the record in its present form, `outdated` whether in an earlier one. `seconds` is for how
-    long it has had the present form; None if it has not, or for longer than the history reaches. `rendered` has the
-    lines that it makes of the record; None if it does not tell.
+    `live` is whether it has the record in its present form, `outdated` whether in an earlier one; `down` is why what it
+    drives finds the record down, None if it does not. `used` is whether nothing keeps it from giving the record work.
+    `seconds` is for how long it has had the present form; None if it has not, or for longer than the history reaches.
+    `rendered` has the lines that it makes of the record; None if it does not tell.
     """
 
     consumer: str
     live: bool
     outdated: bool
     revision: int | None
-    seconds: float | None
-    rendered: tuple[str, ...] | None
+    seconds: float | None = None
+    rendered: tuple[str, ...] | None = None
+    down: str | None = None
+    used: bool = False
 
 
 class Explanation(NamedTuple):
-    """What is known of a record. `used` is None where no consumer is known; `backend` is None if there is none."""
+    """What is known of a record. `used` is whether a consumer uses it, None where no consumer is known.
+
+    `backend` is None if there is none.
+    """
 
     key: str
     backend: Backend | None
@@ -156,14 +162,13 @@ def explain(status: DaemonStatus, views: Iterable[View], last: LastChanges, key:
         return Explanation(key, None, False, tuple(reasons), tuple(lives))
     reasons += _of_backend(status, backend)
     usable = backend.accepts_work and (not backend.is_named or _is_known(status, backend))
-    used = False
     for view in views:
         found, live = _of_consumer(view, backend, last)
         reasons += found
         if live is not None:
-            lives.append(live)
-            used = used or (live.live and not found)
-    return Explanation(key, backend, usable and used if views else None, tuple(reasons), tuple(lives))
+            lives.append(live._replace(used=usable and live.live and not found))
+    used = any(each.used for each in lives) if views else None
+    return Explanation(key, backend, used, tuple(reasons), tuple(lives))
 
 
 def _of_registry(status: DaemonStatus, key: str) -> Iterator[Reason]:
@@ -245,11 +250,12 @@ def _of_consumer(view: View, backend: Backend, last: LastChanges) -> tuple[list[
         reasons.append(Reason("down", down, status.name))
     seconds = None if since is None else now - since
     lines = None if rendered is None else tuple(rendered)
-    return reasons, Live(status.name, live, there is not None and not live, status.applied_revision, seconds, lines)
+    outdated = there is not None and not live
+    return reasons, Live(status.name, live, outdated, status.applied_revision, seconds, lines, down)
 
 
 def _gone(view: View, key: str) -> Live:
-    return Live(view.status.name, False, True, view.status.applied_revision, None, None)
+    return Live(view.status.name, False, True, view.status.applied_revision)
 
 
 def _filtered(wanted: Filter | None, backend: Backend) -> str | None:

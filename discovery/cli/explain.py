@@ -100,9 +100,8 @@ def _named(record: str) -> tuple[str, str]:
 def lines(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines for a person: one for each record, and below it its reasons and its consumers."""
     for record in document["records"]:
-        used = {True: "used", False: "not used", None: "in the registry" if record["backend"] else "not there"}
         what = record["key"] if record["backend"] is None else backend_line(backend_of(record["backend"]))
-        yield f"{what}: {used[record['used']]}"
+        yield f"{what}: {_used(record)}"
         for reason in record["reasons"]:
             instance = f"{reason['instance']}: " if reason["instance"] else ""
             lasting = f" for {duration(reason['seconds'])}" if reason["seconds"] is not None else ""
@@ -113,7 +112,24 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
                 yield f"    {line}"
 
 
+def _used(record: Mapping[str, Any]) -> str:
+    """Return whether the record is used, and of several consumers that differ, by which of them."""
+    if record["used"] is None:
+        return "in the registry" if record["backend"] else "not there"
+    idle = [each for each in record["consumers"] if not each.get("used", True)]  # an older daemon does not tell
+    if not record["used"] or not idle:
+        return "used" if record["used"] else "not used"
+    why = {each["instance"]: each["kind"].replace("-", " ") for each in record["reasons"]}
+    without = (f"{each['consumer']} ({why.get(each['consumer'], 'not live')})" for each in idle)
+    users = (each["consumer"] for each in record["consumers"] if each["used"])
+    return f"used by {', '.join(users)}, but not by {', '.join(without)}"
+
+
 def _state(consumer: Mapping[str, Any]) -> str:
+    return f"{_has(consumer)}, down" if consumer.get("down") is not None else _has(consumer)
+
+
+def _has(consumer: Mapping[str, Any]) -> str:
     at = "" if consumer["revision"] is None else f" at revision {consumer['revision']}"
     if not consumer["live"]:
         return f"an earlier form is live{at}" if consumer["outdated"] else f"not live{at}"

@@ -3,6 +3,7 @@ connections."""
 
 import json
 import os
+import re
 import socket
 from contextlib import suppress
 from http.server import HTTPServer, SimpleHTTPRequestHandler
@@ -26,6 +27,10 @@ services.web = {{ bind = "127.0.0.1:{web}", check = {{ interval = "200ms", fall 
 plugin = "tcpproxy"
 workers = 1
 listen.db = {{ bind = "127.0.0.1:{db}" }}
+[consumers.names]
+plugin = "dns"
+listen = "127.0.0.1:{dns}"
+services = ["web"]
 """
 
 
@@ -36,6 +41,11 @@ def explained(daemon: Daemon, key: str) -> dict[str, Any]:
 
 def reasons(daemon: Daemon, key: str) -> list[tuple[str, str]]:
     return [(each["kind"], each["instance"]) for each in explained(daemon, key)["reasons"] if each["kind"] == "down"]
+
+
+def using(record: dict[str, Any]) -> dict[str, bool]:
+    """Whether each consumer gives the record work."""
+    return {each["consumer"]: each["used"] for each in record["consumers"]}
 
 
 def connect(port: int) -> None:
@@ -50,7 +60,7 @@ def test_what_the_data_plane_finds_down_is_told_everywhere_and_ends(
     require_program("haproxy")
     url, write = file_registry
     config, web, db, dead = tmp_path / "discovery.toml", free_port(), free_port(), free_port()
-    config.write_text(CONFIG.format(web=web, db=db))
+    config.write_text(CONFIG.format(web=web, db=db, dns=free_port()))
     with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         for service in ("web", "db"):
@@ -68,7 +78,15 @@ def test_what_the_data_plane_finds_down_is_told_everywhere_and_ends(
         eventually_sync(is_aside, timeout=60)
         assert [reasons(daemon, key) for key in ("web/good", "db/good", "web/drains")] == [[], [], []]
         bad, good = explained(daemon, "web/bad"), explained(daemon, "web/good")
-        assert (bad["used"], good["used"]) == (False, True)
+        assert [using(each) for each in (bad, good)] == [{"edge": False, "names": True}, {"edge": True, "names": True}]
+        assert (bad["used"], good["used"]) == (True, True), "names answers with it"
+        assert [each["down"] for each in bad["consumers"] if each["consumer"] == "names"] == [None]
+        assert "L4CON" in next(each["down"] for each in bad["consumers"] if each["consumer"] == "edge")
+        line = ("explain", "web/bad", "--admin", daemon.admin, "--config", "/dev/null")
+        told = warm.run(*line, env=os.environ, timeout=within(60)).stdout
+        assert told.startswith(f"web/bad 127.0.0.1:{dead}: used by names, but not by edge (down)\n"), told
+        assert re.search(r"^  edge: live at revision \d+, .*, down$", told, re.MULTILINE), told
+        assert explained(daemon, "db/bad")["used"] is False, "its one consumer finds it down"
         (live,) = (each for each in good["consumers"] if each["consumer"] == "edge")
         assert live["rendered"][0].startswith(f"backend web: server good 127.0.0.1:{server.server_port} ")
         (carried,) = (each for each in explained(daemon, "db/good")["consumers"] if each["consumer"] == "tcp")
