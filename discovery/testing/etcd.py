@@ -7,6 +7,7 @@ import signal
 import threading
 import uuid
 from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -129,9 +130,7 @@ class EtcdCluster:
 
     def start_all(self) -> None:
         """Start every member that does not run, and wait until all are healthy."""
-        for member in self.members:
-            if not member.running:
-                member.start(wait=False)
+        self._start_missing()
         for member in self.members:
             member.wait_ready()
 
@@ -145,7 +144,10 @@ class EtcdCluster:
                 member.options += ["--name", f"m{at}", "--initial-cluster", cluster]
                 member.options += ["--initial-advertise-peer-urls", peers[at]]
                 member.options += ["--heartbeat-interval", "100", "--election-timeout", "1000"]
-            self.start_all()
+            self._start_missing()
+            # Side by side, since a member waits for another. On other ports it goes on: all know the proxies alone.
+            with ThreadPoolExecutor(_MEMBERS) as waiting:
+                list(waiting.map(EmbeddedEtcd.wait_first_ready, self.members))
             for member in self.members:
                 status = json.loads(member.ctl("endpoint", "status", "--write-out=json"))
                 self._ids.append(status[0]["Status"]["header"]["member_id"])
@@ -166,6 +168,11 @@ class EtcdCluster:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def _start_missing(self) -> None:
+        for member in self.members:
+            if not member.running:
+                member.start(wait=False)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

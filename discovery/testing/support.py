@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from discovery.errors import ConfigError
-from discovery.system.embedded import find_program, wheel_program
+from discovery.system.embedded import PORTS, find_program, wheel_program
 
 T = TypeVar("T")
 
@@ -84,11 +84,11 @@ def _too_late(condition: object, what: str, timeout: float, outcome: object) -> 
 def free_port() -> int:
     """Return a TCP port on which nothing listens, on any address, and that no outgoing connection takes.
 
-    The port is random, and below the range from which the kernel serves outgoing connections. No port is returned twice
-    on this machine while processes that asked for a port run. From any thread.
+    The port is random, below those of an EmbeddedEtcd, and so below the range from which the kernel serves outgoing
+    connections. No port is returned twice on this machine while processes that asked for a port run. From any thread.
     """
     for _ in range(1000):
-        port = _random.randrange(10_240, 32_768)
+        port = _random.randrange(10_240, PORTS.start)
         if port in _given or not _claim(port):
             continue
         with socket.socket() as probe:
@@ -98,7 +98,7 @@ def free_port() -> int:
                 continue
         _given.add(port)
         return port
-    raise OSError("no free TCP port between 10240 and 32767")
+    raise OSError(f"no free TCP port between 10240 and {PORTS.start - 1}")
 
 
 def _claim(port: int) -> bool:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from discovery.errors import CannotStartError, ConfigError, DiscoveryError
 from discovery.system.embedded import EmbeddedEtcd, find_program
 from discovery.testing import eventually_sync, require_program
+from discovery.testing.etcd import EtcdCluster
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,19 @@ def test_a_port_taken_meanwhile_is_replaced() -> None:
     with socket.create_server(("127.0.0.1", etcd.port)) as taken, etcd:
         assert etcd.port != taken.getsockname()[1]
         etcd.ctl("put", "a", "b")
+
+
+def test_ports_of_members_of_a_cluster_that_are_taken_meanwhile_are_replaced() -> None:
+    cluster = EtcdCluster()
+    first, second, third = cluster.members
+    ports = [first.port, second.peer_port, third._health_port]
+    with ExitStack() as taken:
+        for port in ports:
+            taken.enter_context(socket.create_server(("127.0.0.1", port)))
+        with cluster:
+            assert not {first.port, second.peer_port, third._health_port} & set(ports)
+            first.ctl("put", "a", "b")
+            assert third.ctl("get", "a").split() == ["a", "b"]
 
 
 def test_a_wrong_flag_is_told_in_etcd_s_own_words() -> None:
