@@ -10,8 +10,9 @@ BIN      := $(VENV)/bin
 PYTHON   ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 HAS_VENV  = $(shell $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null && echo yes)
-# Processes to test with: many for each processor, since tests wait a lot; over eight only start more servers.
-JOBS     ?= $(shell expr $$(nproc) \* 4)
+# Processes to test with: many for each processor, since tests wait most of the time. With four for each of two processors
+# a third of these is idle; each process costs 4 s of a processor, since it collects all tests.
+JOBS     ?= $(shell expr $$(nproc) \* 5)
 # Each has a dockerd of its own; the longest tests mostly wait.
 DOCKER_JOBS ?= 3
 # Each loads a program and counts failed requests: more of them would measure each other.
@@ -67,7 +68,7 @@ axe: $(VENV)/.dev ## axe-core for the tests of the live page: its npm package (o
 	@$(BIN)/python tests/support/axe_script.py
 
 test: $(VENV)/.bytecode ## The tests, in parallel, without the slow faults, Docker, loaded programs, releases and the browser
-	@$(BIN)/pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not faults and not docker and not swap and not release and not browser $(SHORT)" $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --maxprocesses 10 --dist worksteal -m "not faults and not docker and not swap and not release and not browser $(SHORT)" $(ARGS)
 
 # What a change of Python can break: every unit, and the programs from start to end.
 CURRENT  ?= tests/unit $(addprefix tests/e2e/,test_main_job.py test_stopping.py test_register_command.py \

@@ -9,58 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import Daemon, RecordFiles, Starter
+from daemons import Daemon, RecordFiles
+from marred import daemon
 
-from discovery.testing import eventually_sync, within
+from discovery.testing import within
+
+__all__ = ["daemon"]
 
 pytestmark = pytest.mark.warm
 
-PLUGIN = """
-from pathlib import Path
-from discovery import Consumer, Health, PluginConfig, hookimpl
-
-class Options(PluginConfig):
-    ill: Path
-
-class Follows(Consumer[Options]):
-    Config = Options
-
-    def apply(self, update):
-        if self.config.ill.exists():
-            raise OSError("the disk is full")
-
-    def health(self):
-        return Health(down={"web/a": "it does not answer"})
-
-    def inspect(self):
-        return {"workers": [{"pid": 1, "name": "<b>one</b>"}]}
-
-@hookimpl
-def discovery_register_consumers(register):
-    register("follows", Follows)
-"""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) -> Daemon:
-    url, write = file_registry
-    plugin = tmp_path / "follows.py"
-    plugin.write_text(PLUGIN)
-    write("web/a", '{"host": "10.0.0.1", "port": 80, "labels": {"zone": "<script>alert(1)</script>"}}')
-    write("web/bad", "nonsense")
-    daemon = start_daemon("--registry", url, "--plugin", str(plugin), "--set", f"follows.ill={tmp_path / 'ill'}")
-
-    def has_listed() -> bool:
-        # A consumer may tell what is down before the first listing, and a file of this age may be half written.
-        status = daemon.get("/api/status")[1]
-        return (status["backends"], status["down"], status["rejected"]) == (1, 1, 1)
-
-    eventually_sync(has_listed, timeout=60)
-    return daemon
 
 
 def get(daemon: Daemon, path: str, accept: str = "text/html,*/*;q=0.8", **headers: str) -> tuple[int, str, Any]:
@@ -147,7 +108,7 @@ def test_the_stream_tells_what_changes(daemon: Daemon, file_registry: RecordFile
         news = next(each for each in documents if each["view"] == "q=fresh" and "backend-rows" in each["rows"])
         assert news["rows"]["backend-rows"]["order"] == ["backend-web%2Ffresh"]
         assert "10.0.0.7:80" in news["rows"]["backend-rows"]["html"]["backend-web%2Ffresh"]
-        (tmp_path / "ill").touch()
+        (tmp_path / "fails").touch()
         write("web/last", "10.0.0.8:80")
         texts = (
             each["rows"].get("consumer-rows", {}).get("html", {}).get("consumer-follows", "") for each in documents

@@ -10,57 +10,19 @@ from pathlib import Path
 
 import pytest
 import warm
-from daemons import DISCOVERY, Daemon, RecordFiles, Starter
+from daemons import DISCOVERY, Daemon, RecordFiles
+from marred import daemon
 
 from discovery.testing import eventually_sync, free_port, within
 
+__all__ = ["daemon"]
+
 pytestmark = pytest.mark.warm
-
-PLUGIN = """
-from pathlib import Path
-from discovery import Consumer, Health, PluginConfig, hookimpl
-
-class Options(PluginConfig):
-    ill: Path
-
-class Follows(Consumer[Options]):
-    Config = Options
-
-    def apply(self, update):
-        pass
-
-    def health(self):
-        if self.config.ill.exists():
-            return Health(ok=False, detail="it has a fever")
-        return Health(down={"web/a": "it does not answer"})
-
-@hookimpl
-def discovery_register_consumers(register):
-    register("follows", Follows)
-"""
 
 
 def run(command: str, daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
     line = (command, *arguments, "--admin", daemon.admin, "--config", "/dev/null")
     return warm.run(*line, env=os.environ, timeout=within(60))
-
-
-@pytest.fixture
-def daemon(tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles) -> Daemon:
-    url, write = file_registry
-    plugin = tmp_path / "follows.py"
-    plugin.write_text(PLUGIN)
-    write("web/a", "10.0.0.1:80")
-    write("web/bad", "nonsense")
-    daemon = start_daemon("--registry", url, "--plugin", str(plugin), "--set", f"follows.ill={tmp_path / 'ill'}")
-
-    def has_listed() -> bool:
-        # A consumer may tell what is down before the first listing, and a file of this age may be half written.
-        status = daemon.get("/api/status")[1]
-        return (status["backends"], status["down"], status["rejected"]) == (1, 1, 1)
-
-    eventually_sync(has_listed, timeout=60)
-    return daemon
 
 
 def test_the_state_fits_one_screen_and_the_exit_code_tells(daemon: Daemon, tmp_path: Path) -> None:

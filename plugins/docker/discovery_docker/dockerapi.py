@@ -137,8 +137,11 @@ def identity(client: docker.APIClient) -> EngineInfo:
     return EngineInfo(str(other.get("ID") or "") if lasts else "", str(name or ""))
 
 
-def explain(url: str, error: BaseException) -> EngineError:
-    """Return the error for a user: the reason why the engine at `url` cannot be used, with a remedy."""
+def explain(url: str, error: BaseException, find_container: Callable[[], str | None] = container_id) -> EngineError:
+    """Return the error for a user: the reason why the engine at `url` cannot be used, with a remedy.
+
+    `find_container` returns the id of the container that this process runs in, None outside of containers.
+    """
     found = list(_causes(error))
 
     def caused_by(*types: type[BaseException]) -> BaseException | None:
@@ -149,12 +152,13 @@ def explain(url: str, error: BaseException) -> EngineError:
     if caused_by(FileNotFoundError, ConnectionRefusedError):
         return EngineError(f"there is no Docker engine at {url}: start Docker, or set another URL")
     if caused_by(PermissionError):
-        if container_id() is not None and _is_unmapped(url):
+        in_container = find_container() is not None
+        if in_container and _is_unmapped(url):
             remedy = (
                 "its user namespace lacks the group of the socket: start this container with --userns=host, or in a"
                 " rootless Podman with --group-add keep-groups"
             )
-        elif container_id() is not None and (number := _group_number(url)) is not None:
+        elif in_container and (number := _group_number(url)) is not None:
             remedy = f"start this container with --group-add {number}, the group of the socket"
         else:
             remedy = f"add the user to the group {_group_of(url)}"

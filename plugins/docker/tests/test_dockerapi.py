@@ -20,7 +20,7 @@ import structlog
 import trustme
 
 from discovery.testing import cannot_run, free_port, within
-from discovery_docker.dockerapi import EngineInfo, identity
+from discovery_docker.dockerapi import EngineInfo, connect, explain, identity
 from discovery_docker.engine import Engine, EngineError
 from discovery_docker.patience import PATIENCE, Patience
 
@@ -124,17 +124,16 @@ async def test_an_address_without_a_server_is_named(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("container", [None, "1" * 64], ids=["machine", "container"])
-async def test_a_socket_without_permission_is_named_with_a_remedy(
-    container: str | None, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("discovery_docker.dockerapi.container_id", lambda: container)
+async def test_a_socket_without_permission_is_named_with_a_remedy(container: str | None, directory: Path) -> None:
     path = directory / "docker.sock"
     async with answering("200 OK", b"OK", path=path):
         path.chmod(0o000)
         if os.geteuid() == 0:
             os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
         with as_nobody() as user:
-            said = await complaint(f"unix://{path}")
+            with pytest.raises(OSError) as refused:  # noqa: PT011 - the test is what explains it
+                await asyncio.to_thread(connect, f"unix://{path}")
+            said = str(explain(f"unix://{path}", refused.value, lambda: container))
         remedy = f"add the user to the group {path.group()}"
         if container is not None:
             remedy = f"start this container with --group-add {path.stat().st_gid}, the group of the socket"
@@ -143,9 +142,8 @@ async def test_a_socket_without_permission_is_named_with_a_remedy(
 
 SEEN_IN_A_USER_NAMESPACE = """
 import sys
-import discovery_docker.dockerapi as dockerapi
-dockerapi.container_id = lambda: "1" * 64
-print(dockerapi.explain(sys.argv[1], PermissionError()))
+from discovery_docker.dockerapi import explain
+print(explain(sys.argv[1], PermissionError(), lambda: "1" * 64))
 """
 
 

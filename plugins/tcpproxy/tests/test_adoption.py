@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import pytest
 import structlog
 
 from discovery import Context
@@ -106,9 +105,9 @@ async def test_end_orphans_reports_a_hanging_worker() -> None:
         assert worker.has_ended()
 
 
-async def test_an_orphaned_worker_logs_to_the_stderr_of_the_last_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_orphaned_worker_logs_to_the_stderr_of_the_last_daemon() -> None:
     """Point 14. The first one's may be a pipe that nobody reads any more."""
-    monkeypatch.setattr("discovery_tcpproxy.worker_process.log_format", lambda: "json")
+    structlog.configure(processors=[structlog.processors.JSONRenderer()])  # as --log-format json of the last daemon
     async with left() as worker:
         os.kill(worker.pid, signal.SIGCONT)
         reader, writer = os.pipe()
