@@ -17,8 +17,11 @@ LONGEST = "aaaaaaaaaa-bbbbbbbbb-ccccccccc"
 
 
 def run(directory: Path, *arguments: str) -> None:
-    """Run a module of Python in the directory of a distribution, which is on the path."""
-    environment = {**os.environ, "PYTHONPATH": str(directory)}
+    """Run a module of Python in the directory of a distribution, which is on the path.
+
+    Whether its tests pass is the question, and not within which seconds beside all others.
+    """
+    environment = {"DISCOVERY_TEST_PATIENCE": "10", **os.environ, "PYTHONPATH": str(directory)}
     command = [sys.executable, "-m", *arguments]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
