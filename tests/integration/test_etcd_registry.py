@@ -56,7 +56,7 @@ def shared_etcd(etcd_program: Path) -> Iterator[EmbeddedEtcd]:
 class TestContract(RegistryContract):
     """Point 1. On every version."""
 
-    ttl = 2.0
+    ttl = within(2.0)
 
     @pytest.fixture(autouse=True)
     def _place(self, shared_etcd: EmbeddedEtcd) -> None:

@@ -21,7 +21,7 @@ def run(directory: Path, *arguments: str) -> None:
 
     Whether its tests pass is the question, and not within which seconds beside all others.
     """
-    environment = {"DISCOVERY_TEST_PATIENCE": "10", **os.environ, "PYTHONPATH": str(directory)}
+    environment = {"DISCOVERY_TEST_PATIENCE": "3", **os.environ, "PYTHONPATH": str(directory)}
     command = [sys.executable, "-m", *arguments]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

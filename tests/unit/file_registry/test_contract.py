@@ -16,13 +16,13 @@ from discovery.registry import Lease, RegistryURL, open_registry
 from discovery.registry.file import FileRegistry
 from discovery.registry.file.lease import FileLease
 from discovery.system.files import write_atomically
-from discovery.testing import Follower, RegistryContract, contents
+from discovery.testing import Follower, RegistryContract, contents, within
 
 from .conftest import PLAIN, follow, write
 
 
 class TestContract(RegistryContract):
-    ttl = 1.0
+    ttl = within(1.0)
 
     def setup_method(self) -> None:
         self.root = Path(tempfile.mkdtemp())

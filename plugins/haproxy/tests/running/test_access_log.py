@@ -53,7 +53,8 @@ async def test_every_request_reaches_a_syslog_server_or_is_counted(
     with SyslogReceiver(run_dir / "log" if target == "unix" else None) as receiver:
         async with drive(services=services, access_log=receiver.address) as driver:
             await driver.apply(*origins)
-            await asyncio.to_thread(full_load, bind)
+            while receiver.requests(MARKER) <= 1000:  # a busy machine makes few at a time
+                await asyncio.to_thread(full_load, bind)
 
             async def is_complete() -> bool:
                 accounted = receiver.requests(MARKER), receiver.lost, await dropped(driver)
@@ -61,7 +62,6 @@ async def test_every_request_reaches_a_syslog_server_or_is_counted(
                 return True
 
             await eventually(is_complete, "every request to be logged or counted")
-            assert receiver.requests(MARKER) > 1000
             print("received", receiver.requests(MARKER), "lost", receiver.lost, "dropped", await dropped(driver))
             assert target == "unix" or await dropped(driver) == 0
             assert not driver.has_logged(MARKER)  # no line passes through the daemon
@@ -73,7 +73,8 @@ async def test_lines_that_the_daemon_reads_too_slowly_are_counted_with_the_way_o
     bind = f"127.0.0.1:{free_port()}"
     async with drive(services={"web": {"bind": bind, "check": False}}, access_log=True) as driver:
         await driver.apply(*origins)
-        full_load(bind)  # on this thread, so that the daemon has no time for the log
+        while await dropped(driver) == 0:  # a busy machine makes few at a time
+            full_load(bind)  # on this thread, so that the daemon has no time for the log
 
         async def is_complete() -> bool:
             logged = sum(MARKER in str(entry.get("line")) for entry in driver.log.entries)
@@ -82,8 +83,6 @@ async def test_lines_that_the_daemon_reads_too_slowly_are_counted_with_the_way_o
             return True
 
         await eventually(is_complete, "every request to be logged or counted")
-        assert await dropped(driver) > 0
-        assert await dropped(driver) > 0
         warnings = [entry for entry in driver.log.entries if "dropped lines" in entry["event"]]
         assert len(warnings) == 1
         assert 'access_log = "127.0.0.1:514"' in warnings[0]["event"]
