@@ -3,26 +3,30 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from discovery.cli.history import HEADER as HISTORY
 from discovery.cli.history import rows as history_rows
+from discovery.cli.table import table_lines
 from discovery.cli.timing import duration
 from discovery.system.terminal import printable
 
-_GAP = "  "
 MEMBERS = ("MEMBER", "ENDPOINT", "ROLE", "VERSION", "DATABASE", "STATE")
 INSTANCES = ("NAME", "PLUGIN", "STATE", "PHASE", "DOES")
 
 
-def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what `/api/status` tells: a summary, the registry, the instances, and what is wrong."""
+def status_lines(document: Mapping[str, Any], width: int | None = None) -> Iterator[str]:
+    """Yield what `/api/status` tells: a summary, the registry, the instances, and what is wrong.
+
+    Tables are not wider than `width`, the columns of a terminal; None for no terminal.
+    """
     ready = "ready" if document["ready"] else f"not ready: {', '.join(document['waiting_for'])}"
     yield f"{document['status']}, {ready}"
     yield _registry(document["registry"])
-    yield from _members(document["registry"].get("members"))  # an older daemon does not tell
+    yield from _members(document["registry"].get("members"), width)  # an older daemon does not tell
     counts = ((document[name], name) for name in ("services", "backends", "down", "rejected", "held", "unresolved"))
     yield ", ".join(f"{count} {name}" for count, name in counts if count or name in ("services", "backends"))
     yield ""
     rows = [*map(_consumer, document["consumers"]), *map(_provider, document["providers"])]
-    yield from aligned((INSTANCES, *rows))
+    yield from _table(INSTANCES, rows, width)
     wrong = [f"{name}: {text}" for kind in ("problems", "broken", "degraded") for name, text in document[kind].items()]
     if document["config_error"] is not None:
         wrong.append(f"configuration: {document['config_error']}")
@@ -31,18 +35,15 @@ def status_lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield from map(printable, wrong)
 
 
-def change_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what `/api/history` tells, the newest change first."""
+def change_lines(document: Mapping[str, Any], width: int | None = None) -> Iterator[str]:
+    """Yield what `/api/history` tells, the newest change first; `width` as for `status_lines`."""
     rows = [row for each in document["changes"] for row in history_rows(each)]
     if rows:
-        yield from aligned((("TIME", "REVISION", "CHANGE", "APPLIED"), *rows))
+        yield from _table(HISTORY, rows, width)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield a line for each row, with its cells in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
+    return table_lines(header, [tuple(map(printable, cells)) for cells in rows], width)
 
 
 def _registry(registry: Mapping[str, Any]) -> str:
@@ -55,11 +56,11 @@ def _registry(registry: Mapping[str, Any]) -> str:
     return printable("; ".join((told, *registry["alarms"])))
 
 
-def _members(document: Mapping[str, Any] | None) -> Iterator[str]:
+def _members(document: Mapping[str, Any] | None, width: int | None) -> Iterator[str]:
     if document is None:
         return
     if document["members"]:
-        yield from map(printable, aligned((MEMBERS, *map(_member, document["members"]))))
+        yield from _table(MEMBERS, [_member(each) for each in document["members"]], width)
     if document["reason"] is not None:
         yield printable(document["reason"])
 

@@ -35,12 +35,13 @@ def status(
     """
     from discovery.cli.asking import admin_address, ask
     from discovery.cli.screen import status_lines
+    from discovery.cli.table import terminal_width
 
     asked_with = AdminFiles(admin_token_file, admin_ca, admin_cert, admin_key)
     document = ask(admin_address(admin, config, asked_with), "/api/status")
     if as_json:
         result(json.dumps(document, indent=2))
     else:
-        for line in status_lines(document):
+        for line in status_lines(document, terminal_width()):
             result(printable(line))
     return 1 if document["status"] == "failing" else 0

@@ -87,14 +87,13 @@ def picture(document: dict[str, Any], *, on_terminal: bool) -> list[str]:
     """Return the lines of a picture, cut to the terminal where there is one."""
     from discovery.cli.screen import change_lines, status_lines
 
+    size = shutil.get_terminal_size()
+    width = size.columns if on_terminal else None
     if (error := document.get("error")) is not None:
         lines = [error]
     else:
-        lines = [*status_lines(document["status"]), "", *change_lines(document["history"])]
-    lines = list(map(printable, lines))  # what answers may be no daemon
-    size = shutil.get_terminal_size()
-    if on_terminal:
-        lines = [line[: size.columns] for line in lines]
+        lines = [*status_lines(document["status"], width), "", *change_lines(document["history"], width)]
+    lines = [printable(line)[:width] for line in lines]  # what answers may be no daemon
     return lines[: size.lines - 2 if on_terminal else _PLAIN_LINES]  # `result` ends a line, too
 
 
