@@ -271,10 +271,11 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         """Return the consumer's details of its state. See `Details.inspect`."""
         return await self._details.inspect(self._loop, timeout)
 
-    def _is_listed(self, key: str) -> bool:
+    def _address_of(self, key: str) -> str | None:
         service, _, id_ = key.partition("/")
         there = self.applied.services.get(service) if self.applied is not None else None
-        return there is not None and there.get(id_) is not None
+        backend = there.get(id_) if there is not None else None
+        return None if backend is None else backend.address
 
     def _problems(self) -> Mapping[str, str]:
         desired = self._latest.value

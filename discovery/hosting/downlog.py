@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -14,8 +15,16 @@ _SUM_EVERY = 60.0
 """Seconds between two lines with the number of the others."""
 
 
+class _Down(NamedTuple):
+    """Since when a backend is down, whether the log tells of it, and the address that it had then."""
+
+    since: float
+    told: bool
+    address: str | None
+
+
 class DownLog:
-    """Tells each backend that is down once, with the reason, and its recovery, with how long it was down.
+    """Tells each backend that is down once, with address and reason, and its recovery, with how long it was down.
 
     A recovery is told of each backend whose failure was. Not thread-safe.
     """
@@ -23,27 +32,29 @@ class DownLog:
     def __init__(self, log: FilteringBoundLogger, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with no backend down. `clock` returns seconds."""
         self._log, self._clock = log, clock
-        self._since: dict[str, tuple[float, bool]] = {}  # and whether the backend was told of
+        self._since: dict[str, _Down] = {}
         self._single, self._sums, self._untold = Budget(_BURST, _EVERY), Budget(1, _SUM_EVERY), 0
 
-    def tell(self, down: Mapping[str, str], is_listed: Callable[[str], bool] = lambda _: True) -> None:
-        """Take note of the backends that are down now: reasons by key. `is_listed` says if the registry has a key."""
+    def tell(self, down: Mapping[str, str], address_of: Callable[[str], str | None]) -> None:
+        """Take note of the backends that are down now: reasons by key.
+
+        `address_of` returns the address of a backend that the registry has, by its key; None for any other.
+        """
         now = self._clock()
         for key in [key for key in self._since if key not in down]:
-            since, told = self._since.pop(key)
-            if not told:
+            before = self._since.pop(key)
+            if not before.told:
                 continue
-            if is_listed(key):
-                self._log.info("a backend is no longer down", key=key, down_for=f"{now - since:.1f} s")
-            else:
-                self._log.info("a backend that was down is gone", key=key, down_for=f"{now - since:.1f} s")
+            address = address_of(key)
+            event = "a backend is no longer down" if address is not None else "a backend that was down is gone"
+            self._log.info(event, key=key, address=address or before.address, down_for=f"{now - before.since:.1f} s")
         for key, reason in down.items():
             if key in self._since:
                 continue
-            told = self._single.take()
-            self._since[key] = now, told
+            told, address = self._single.take(), address_of(key)
+            self._since[key] = _Down(now, told, address)
             if told:
-                self._log.warning("a backend is down", key=key, reason=reason)
+                self._log.warning("a backend is down", key=key, address=address, reason=reason)
             else:
                 self._untold += 1
         if self._untold and self._sums.take():

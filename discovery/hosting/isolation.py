@@ -386,7 +386,7 @@ class Isolated(ABC, Generic[I, P, S]):
             self._report_problems(self._status.health.problems, health.problems)
             self._report(health=health)
         if answered:  # a health that cannot be had says of no backend that it has recovered
-            self._down_log.tell(health.down, self._is_listed)
+            self._down_log.tell(health.down, self._address_of)
 
     def _late(self) -> Health:
         return Health(ok=False, detail=f"its health has not answered within {self._timing.health_timeout:g} s")
@@ -399,10 +399,10 @@ class Isolated(ABC, Generic[I, P, S]):
         for what in before.keys() - problems.keys():
             self._log.info("no longer a problem", what=what)
 
-    def _is_listed(self, key: str) -> bool:
-        """Return True if the instance still has the backend `key`, as far as it knows."""
+    def _address_of(self, key: str) -> str | None:
+        """Return the address of the backend `key`; None if the instance does not have the backend (any more)."""
         del key
-        return True
+        return "unknown"
 
     def _report_failure(self, what: str, error: BaseException) -> None:
         reason = describe(error)

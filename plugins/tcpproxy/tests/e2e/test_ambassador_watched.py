@@ -59,8 +59,9 @@ def test_a_refusing_backend_is_logged_once_with_the_reason_and_its_recovery_with
     run.logs("a backend is no longer down")
     lines = [line for line in run.log.splitlines() if "web/" in line]
     assert len(lines) == 2, lines
-    assert re.search(r"\[warning\].* a backend is down .*key=web/\S+ .*Connection refused", lines[0])
-    assert re.search(r"\[info\].* a backend is no longer down .*down_for='\d+\.\d s'", lines[1])
+    address = f"address=127.0.0.1:{dead}"
+    assert re.search(rf"\[warning\].* a backend is down {address} .*key=web/\S+ .*Connection refused", lines[0])
+    assert re.search(rf"\[info\].* a backend is no longer down {address} .*down_for='\d+\.\d s'", lines[1])
 
 
 def test_an_ambassador_has_an_admin_endpoint_if_it_is_asked_for(
