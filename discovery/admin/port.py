@@ -20,6 +20,8 @@ from discovery.system.listenerrors import listen_error_reason
 if TYPE_CHECKING:
     from discovery.admin.server import Admin
 
+_BACKLOG = 1024
+"""Clients that wait until they are accepted, as far as `net.core.somaxconn` lets: many may connect in one instant."""
 _AGAIN = 1.0
 """Seconds after which loading the server is tried again."""
 
@@ -44,7 +46,7 @@ class AdminPort:
         try:
             addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             for family, address in dict.fromkeys((each[0], each[4]) for each in addresses):
-                self._listening.append(socket.create_server(address[:2], family=family, backlog=128))
+                self._listening.append(socket.create_server(address[:2], family=family, backlog=_BACKLOG))
             self._check_exposure()
         except ConfigError:
             await self.close()
