@@ -21,10 +21,12 @@ from discovery.admin.login import (
     LOGOUT,
     fields_of,
     form,
+    has_cookie,
     is_logged_in,
     is_own_form,
     logged_in,
     logged_out,
+    question,
     wants_form,
 )
 from discovery.admin.sessions import Sessions
@@ -36,6 +38,8 @@ Outcome = Literal["known", "unknown", "wrong"]
 PUBLIC = frozenset({"/healthz", "/readyz", LOGIN, LOGOUT})
 """Paths that are told to everybody; of health a word, and `is_known` says whether with details."""
 METHODS = frozenset({"GET", "HEAD"})
+_FORMS = frozenset({LOGIN, LOGOUT})
+"""Paths to which a form is sent: a link, which another page may have a browser follow, neither logs in nor out."""
 _IPV6 = re.compile(r"\[([0-9a-f:.]+)\](:[0-9]+)")
 _SECRETS = frozenset({"token", "access_token", "admin_token"})
 """Names in a query by which a token would be given: the addresses of pages end in histories and logs."""
@@ -57,6 +61,7 @@ class _Judged(NamedTuple):
 
 _KNOWN = web.RequestKey("known", bool)
 _JUDGED = web.RequestKey("judged", _Judged)
+_SESSION = web.RequestKey("session", bool)
 _PROOF = web.RequestKey("proof", credentials.Proof)
 
 _log = structlog.get_logger("discovery.admin.server")
@@ -70,6 +75,11 @@ def is_known(request: web.Request) -> bool:
 def is_still_known(request: web.Request) -> bool:
     """Return True if the client may still be told everything: an answer without an end asks again and again."""
     return _JUDGED in request and request[_JUDGED].still()
+
+
+def is_by_session(request: web.Request) -> bool:
+    """Return True if the client is known by the cookie of a session, which it can end."""
+    return _SESSION in request and request[_SESSION]
 
 
 class Guard:
@@ -86,7 +96,12 @@ class Guard:
     def guard(self, application: web.Application) -> None:
         """Stand before every route of the application, and add those by which a person logs in and out."""
         application.add_routes(
-            [web.get(LOGIN, self._form), web.post(LOGIN, self._log_in), web.get(LOGOUT, self._log_out)]
+            [
+                web.get(LOGIN, self._form),
+                web.post(LOGIN, self._log_in),
+                web.get(LOGOUT, self._ask_to_log_out),
+                web.post(LOGOUT, self._log_out),
+            ]
         )
         application.middlewares.append(self._middleware)
         application.on_response_prepare.append(self._prepare)
@@ -98,18 +113,21 @@ class Guard:
         if is_from_elsewhere(request):
             return _error(403, "a page of another origin may not ask")
         access = self._access()
-        allowed = METHODS | {"POST"} if request.path == LOGIN and access.token is not None else METHODS
+        allowed = METHODS | {"POST"} if request.path in _FORMS and access.token is not None else METHODS
         if request.method not in allowed:
             return _error(405, "only GET and HEAD are served", {"Allow": ", ".join(sorted(allowed))})
         if request.path == "/metrics" and access.metrics == "off":
             return _error(404, "metrics are off: see admin_metrics in the configuration")
         outcome = await self._judge(request, access)
         request[_KNOWN] = outcome == "known"
+        request[_SESSION] = outcome == "known" and self._has_session(request, access)
         request[_JUDGED] = _Judged(lambda: self._is_still_known(request, access))
         if outcome == "wrong":
             return await self._refuse(request, access)
         if outcome == "unknown" and not _is_public(request.path, access):
-            return form(401, request.path_qs) if access.token is not None and wants_form(request) else self._ask(access)
+            if access.token is None or not wants_form(request):
+                return self._ask(access)
+            return form(401, request.path_qs, "Your session has ended." if has_cookie(request) else "")
         return await handler(request)
 
     async def _form(self, _: web.Request) -> web.Response:
@@ -128,19 +146,22 @@ class Guard:
         except ValueError:
             return _error(400, "this is not the form")
         given, address = fields.get("token", "").strip(), fields.get("next", "/")
-        token, client = self._access().token, _client(request)
-        too_many = self._attempts.are_too_many(client, time.monotonic())
-        if token is not None and not too_many and credentials.same(given, token):
-            _log.info("logged in at the admin endpoint", client=client)
+        token = self._access().token
+        if token is not None and credentials.same(given, token):
+            _log.info("logged in at the admin endpoint", client=_client(request))
             return logged_in(request, self._sessions, token, address)
-        seconds = self._attempts.fail(client, time.monotonic())
-        _log.warning("wrong credentials at the admin endpoint", client=client)
-        if seconds is None:
-            return form(429, address, "Too many attempts with a wrong token: wait a minute.")
-        await asyncio.sleep(seconds)
+        if not await self._is_delayed(request):
+            return form(429, address, "Too many attempts with wrong tokens at the same time: try again.")
         return form(401, address, "This is not the token of this daemon.")
 
+    async def _ask_to_log_out(self, request: web.Request) -> web.Response:
+        if self._access().token is not None and is_by_session(request):
+            return question()
+        return web.Response(status=303, headers={"Location": LOGIN})
+
     async def _log_out(self, request: web.Request) -> web.Response:
+        if not is_own_form(request):
+            return _error(403, "a page of another origin may not log out")
         return logged_out(request, self._sessions)
 
     async def _judge(self, request: web.Request, access: Access) -> Outcome:
@@ -149,14 +170,16 @@ class Guard:
             return "known"
         given = request.headers.getall("Authorization", [])
         if not given:
-            has_session = access.token is not None and is_logged_in(request, self._sessions, access.token)
-            return "known" if has_session else "unknown"
-        if access.token is None or len(given) > 1 or self._attempts.are_too_many(_client(request), time.monotonic()):
+            return "known" if self._has_session(request, access) else "unknown"
+        if access.token is None or len(given) > 1:
             return "wrong"
         if (proof := credentials.proof_of(given[0])) is not None:
             return self._judge_proof(request, access.token, proof)
         scheme, _, token = given[0].partition(" ")
         return "known" if scheme.lower() == "bearer" and credentials.same(token.strip(), access.token) else "wrong"
+
+    def _has_session(self, request: web.Request, access: Access) -> bool:
+        return access.token is not None and is_logged_in(request, self._sessions, access.token)
 
     def _is_still_known(self, request: web.Request, before: Access) -> bool:
         """Whether a client that was known while `before` told who may ask is known now: what it gave counts still."""
@@ -195,14 +218,25 @@ class Guard:
 
     async def _refuse(self, request: web.Request, access: Access) -> web.Response:
         """Answer who gave wrong credentials, late."""
-        client = _client(request)
-        seconds = self._attempts.fail(client, time.monotonic())
-        _log.warning("wrong credentials at the admin endpoint", client=client)
-        if seconds is None:
-            return _error(429, "too many attempts with wrong credentials: wait a minute", {"Retry-After": "60"})
-        await asyncio.sleep(seconds)
+        if not await self._is_delayed(request):
+            error = "too many attempts with wrong credentials at the same time: try again later"
+            return _error(429, error, {"Retry-After": "1"})
         error = "the token is not the one of admin_token_file, or the proof of it is late or for another address"
         return self._ask(access, error)
+
+    async def _is_delayed(self, request: web.Request) -> bool:
+        """Wait before a wrong attempt is answered; return False at once if too many wait already."""
+        client = _client(request)
+        if times := self._attempts.line(client, time.monotonic()):
+            _log.warning("wrong credentials at the admin endpoint", client=client, times=times)
+        seconds = self._attempts.begin()
+        if seconds is None:
+            return False
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._attempts.end()
+        return True
 
     def _ask(self, access: Access, error: str = "") -> web.Response:
         """Ask for credentials."""

@@ -1,4 +1,4 @@
-"""The form by which a person tells the token to the admin endpoint, and the cookie that stands for that afterwards."""
+"""The forms by which a person logs in at the admin endpoint and out, and the cookie of the session between."""
 
 import base64
 import hashlib
@@ -25,19 +25,25 @@ _HEADERS = {
     # Without a referrer a browser sends the origin `null`; only over TLS and at loopback it tells the site otherwise.
     "Referrer-Policy": "same-origin",
 }
+_HOST_DIGITS = 12
+"""Digits of a hash in the cookie's name: a browser has cookies of a few daemons of one host."""
 _MOST_FIELDS = 10
 """Fields of a form that are read: ours has two."""
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Log in - discovery</title><style>{style}</style></head>
-<body><main><h1>discovery</h1>{error}
+<title>{title} - discovery</title><style>{style}</style></head>
+<body><main><h1>discovery</h1>{contents}</main></body></html>
+"""
+_FORM = """{error}
 <form method="post" action="/login">
 <input type="hidden" name="next" value="{next}">
 <label for="token">Token of this daemon (the file admin_token_file)</label>
 <input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
 <button>Log in</button>
-</form></main></body></html>
-"""
+</form>"""
+_QUESTION = """
+<form method="post" action="/logout"><p>End your session at this daemon?</p><button>Log out</button></form>
+<p><a href="/">Back</a></p>"""
 
 
 def wants_form(request: web.Request) -> bool:
@@ -48,8 +54,15 @@ def wants_form(request: web.Request) -> bool:
 def form(status: int, address: str, error: str = "") -> web.Response:
     """Return the form. `address` is where to go on to afterwards."""
     told = f'<p role="alert">{escape(error)}</p>' if error else ""
-    text = _PAGE.format(style=_STYLE, error=told, next=escape(own_address(address)))
+    contents = _FORM.format(error=told, next=escape(own_address(address)))
+    text = _PAGE.format(title="Log in", style=_STYLE, contents=contents)
     return web.Response(text=text, status=status, content_type="text/html", headers=_HEADERS)
+
+
+def question() -> web.Response:
+    """Return the page that asks whether to log out, for who has typed the address: a link must not do it."""
+    text = _PAGE.format(title="Log out", style=_STYLE, contents=_QUESTION)
+    return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 
 
 def fields_of(body: bytes) -> dict[str, str]:
@@ -85,6 +98,11 @@ def is_secure(request: web.Request) -> bool:
     return request.transport is not None and request.transport.get_extra_info("ssl_object") is not None
 
 
+def has_cookie(request: web.Request) -> bool:
+    """Return True if the request has a cookie of this server, whether its session is still one or not."""
+    return _cookie(request) in request.cookies
+
+
 def is_logged_in(request: web.Request, sessions: Sessions, token: str) -> bool:
     """Return True if the cookie of the request is that of a session."""
     name = request.cookies.get(_cookie(request))
@@ -116,7 +134,13 @@ def logged_out(request: web.Request, sessions: Sessions) -> web.Response:
 
 
 def _cookie(request: web.Request) -> str:
-    """The name of the cookie: browsers send cookies to every port of a host, so each port has one of its own."""
+    """The name of the cookie: browsers send a cookie to every port of a host, so each server has a name of its own.
+
+    It is made of the address that the browser asks, since a published port of a container, or a proxy, stands before
+    the port that the daemon has, which may be the same for several; and of this port, since a proxy may leave out its
+    own.
+    """
     sockname = request.transport.get_extra_info("sockname") if request.transport is not None else None
     prefix = "__Host-" if is_secure(request) else ""
-    return f"{prefix}discovery-{sockname[1] if sockname else 0}"
+    host = hashlib.sha256(request.headers.get("Host", "").lower().encode(errors="surrogateescape")).hexdigest()
+    return f"{prefix}discovery-{sockname[1] if sockname else 0}-{host[:_HOST_DIGITS]}"

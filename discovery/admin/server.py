@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Metric, exposition
 from prometheus_client.registry import Collector
 
 from discovery.admin.explaindocument import explained
-from discovery.admin.guard import Guard, is_known
+from discovery.admin.guard import Guard, is_known, is_still_known
 from discovery.admin.health import word
 from discovery.admin.historydocument import history_document
 from discovery.admin.members import members_document
@@ -232,11 +232,14 @@ class Admin:
             return web.json_response({"error": str(error)}, status=400)
 
         def is_over() -> bool:
-            return self._closing or request.transport is None or request.transport.is_closing()
+            has_gone = request.transport is None or request.transport.is_closing()
+            return self._closing or has_gone or not is_still_known(request)
 
         # Half of the connections: others are still answered.
         most = self._server.most // 2 if self._server is not None else 0
         status, document = await wait_document(self._sources, waiters, awaited, seconds, is_over, most)
+        if not is_still_known(request):
+            return web.json_response({"error": "the credentials of this request do not count any more"}, status=401)
         return web.json_response(document, status=status)
 
     async def _fleet(self, _: web.Request) -> web.Response:

@@ -31,6 +31,11 @@ class Waiters:
         self._event = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
 
+    @property
+    def count(self) -> int:
+        """How many wait now."""
+        return self._count
+
     @contextmanager
     def listening(self, listener: Callable[[], None]) -> Iterator[None]:
         """Have `listener` called, on the event loop, whenever somebody tells, until the end of the block."""

@@ -125,7 +125,7 @@ class Asking:
         proof = prove(token, nonce, "GET", TARGET, announcement.address)
         reply = await self._get(announcement, address, {"Authorization": proof.header})
         if reply.status in (401, 429):
-            # Each attempt counts there as one of this machine, whose others are refused, too, if there are many.
+            # Each attempt is answered late, and is a line of the log there.
             until = asyncio.get_running_loop().time() + REFUSED_SECONDS
             self._refused = {announcement.address: (until, token), **dict(islice(self._refused.items(), _MOST_REFUSED))}
             raise AnswerError(_REFUSED)

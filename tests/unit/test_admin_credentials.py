@@ -7,7 +7,7 @@ import pytest
 from discovery import ConfigError
 from discovery.admin import credentials
 from discovery.admin.access import Access, AccessSettings, check_exposure, is_loopback, read_token
-from discovery.admin.attempts import ATTEMPTS, MINUTE, Attempts
+from discovery.admin.attempts import DELAY, LOG_SECONDS, MOST_DELAYED, Attempts
 from discovery.admin.credentials import Challenges
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -147,20 +147,24 @@ def test_what_is_no_proof_is_none(header: str) -> None:
     assert credentials.proof_of(header) is None
 
 
-def test_wrong_attempts_are_delayed_and_then_refused_for_a_minute() -> None:
+def test_wrong_attempts_are_delayed_and_few_wait() -> None:
     attempts = Attempts()
-    for at in range(ATTEMPTS):
-        assert not attempts.are_too_many("10.0.0.1", float(at))
-        assert (attempts.fail("10.0.0.1", float(at)) or 0) > 0
-    assert attempts.are_too_many("10.0.0.1", 20.0)
-    assert attempts.fail("10.0.0.1", 20.0) is None
-    assert not attempts.are_too_many("10.0.0.2", 20.0)
-    assert attempts.are_too_many("10.0.0.1", MINUTE)
-    assert not attempts.are_too_many("10.0.0.1", MINUTE + 0.5)
+    for _ in range(MOST_DELAYED):
+        assert attempts.begin() == DELAY
+    assert attempts.begin() is None
+    attempts.end()
+    assert attempts.begin() == DELAY
+
+
+def test_wrong_attempts_of_a_client_are_a_line_a_minute() -> None:
+    attempts = Attempts()
+    assert [attempts.line("10.0.0.1", float(at)) for at in range(60)] == [1, *[0] * 59]
+    assert attempts.line("10.0.0.2", 1.0) == 1
+    assert attempts.line("10.0.0.1", LOG_SECONDS) == 60
 
 
 def test_clients_that_fail_are_remembered_in_bounded_number() -> None:
     attempts = Attempts()
     for number in range(5000):
-        attempts.fail(f"client-{number}", 0.0)
-    assert len(attempts._failed) == 1000
+        attempts.line(f"client-{number}", 0.0)
+    assert len(attempts._logged) == 1000

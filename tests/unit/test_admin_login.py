@@ -1,13 +1,16 @@
 """A person logs in at the admin endpoint by a form: the cookie, what it opens, and what ends it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import ClientSession, DummyCookieJar
 from multidict import CIMultiDictProxy
+from structlog.testing import capture_logs
 
 from discovery.admin.access import Access
+from discovery.admin.attempts import MOST_DELAYED
 from discovery.admin.login import own_address
 from discovery.admin.port import AdminPort
 from discovery.admin.sessions import MOST_SESSIONS, SESSION_SECONDS, Sessions
@@ -71,9 +74,41 @@ async def test_a_person_logs_in_goes_on_and_logs_out() -> None:
         assert TOKEN not in str(headers) + text
         assert (await browser.get("/api/status", Cookie=cookie))[0] == 200
         assert (await browser.get("/api/status"))[0] == 401
-        status, headers, _ = await browser.get("/logout", Cookie=cookie)
+        status, _, text = await browser.get("/logout", Cookie=cookie)
+        assert status == 200
+        assert '<form method="post" action="/logout">' in text
+        assert (await browser.get("/api/status", Cookie=cookie))[0] == 200, "a link does not log out"
+        status, headers, _ = await browser.post("/logout", {"Cookie": cookie})
         assert (status, headers["Location"]) == (303, "/login")
+        assert "Your session has ended" in (await browser.get("/", Cookie=cookie, **HTML))[2]
+        assert "Your session has ended" not in (await browser.get("/", **HTML))[2]
         assert (await browser.get("/api/status", Cookie=cookie))[0] == 401
+
+
+async def test_who_has_logged_in_may_log_out_of_the_page_and_nobody_else() -> None:
+    async with browsing() as browser:
+        cookie = await browser.log_in()
+        _, headers, text = await browser.get("/", Cookie=cookie, **HTML)
+        assert 'action="/logout"' in text
+        assert headers["Referrer-Policy"] == "same-origin", "a browser tells the origin of the form"
+        assert 'action="/logout"' not in (await browser.get("/", Authorization=f"Bearer {TOKEN}", **HTML))[2]
+        assert (await browser.get("/logout"))[1]["Location"] == "/login"
+        browser.access[0] = Access()
+        assert 'action="/logout"' not in (await browser.get("/", Cookie=cookie, **HTML))[2]
+
+
+async def test_daemons_of_one_inner_port_have_cookies_of_their_own() -> None:
+    """Published ports of containers, and proxies, stand before ports that may be the same."""
+    async with browsing() as browser:
+        cookies = {}
+        for host in ("127.0.0.1:8001", "127.0.0.1:8002", "127.0.0.1"):
+            _, headers, _ = await browser.post("/login", {"Host": host}, token=TOKEN)
+            cookies[host] = headers["Set-Cookie"].partition(";")[0]
+        assert len({each.partition("=")[0] for each in cookies.values()}) == 3
+        every = "; ".join(cookies.values())
+        for host, cookie in cookies.items():
+            assert (await browser.get("/api/status", Host=host, Cookie=every))[0] == 200
+            assert (await browser.get("/api/status", Host=host.upper(), Cookie=cookie))[0] == 200
 
 
 async def test_a_session_is_a_new_one_and_ends_with_the_token() -> None:
@@ -88,7 +123,7 @@ async def test_a_session_is_a_new_one_and_ends_with_the_token() -> None:
         assert (await browser.get("/api/status", Cookie=cookie))[0] == 401
 
 
-async def test_wrong_tokens_begin_nothing_and_become_too_many() -> None:
+async def test_wrong_tokens_begin_nothing_and_lock_nobody_out() -> None:
     async with browsing() as browser:
         status, headers, text = await browser.post("/login", token="wrong", next="/?q=1")
         assert (status, headers.get("Set-Cookie")) == (401, None)
@@ -96,9 +131,16 @@ async def test_wrong_tokens_begin_nothing_and_become_too_many() -> None:
         assert "/?q=1" in text
         assert (await browser.get("/login?token=x"))[0] == 400
         assert (await browser.post(f"/login?token={TOKEN}"))[0] == 400
-        statuses = {(await browser.get("/api", Authorization="Bearer x"))[0] for _ in range(10)}
-        assert 429 in statuses
-        assert (await browser.post("/login", token=TOKEN))[0] == 429
+        wrong = [browser.get("/api", Authorization="Bearer x") for _ in range(2 * MOST_DELAYED)]
+        forms = [browser.post("/login", token="wrong") for _ in range(2 * MOST_DELAYED)]
+        cookie = await browser.log_in()
+        with capture_logs() as logs:
+            statuses = {status for status, _, _ in await asyncio.gather(*wrong, *forms)}
+        assert statuses == {401, 429}, "few wait, and the others take no place of theirs"
+        assert len(logs) <= 1
+        assert (await browser.post("/login", token=TOKEN))[0] == 303
+        for given in ({"Cookie": cookie}, {"Authorization": f"Bearer {TOKEN}"}):
+            assert (await browser.get("/api/status", **given))[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -112,8 +154,11 @@ async def test_wrong_tokens_begin_nothing_and_become_too_many() -> None:
         {"Origin": "null"},
     ],
 )
-async def test_a_page_of_another_origin_logs_nobody_in(headers: dict[str, str]) -> None:
+async def test_a_page_of_another_origin_logs_nobody_in_or_out(headers: dict[str, str]) -> None:
     async with browsing() as browser:
+        cookie = await browser.log_in()
+        assert (await browser.post("/logout", headers={**headers, "Cookie": cookie}))[0] == 403
+        assert (await browser.get("/api/status", Cookie=cookie))[0] == 200
         assert (await browser.post("/login", headers=headers, token=TOKEN))[0] == 403
         own = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
         assert (await browser.post("/login", headers=own, token=TOKEN))[0] == 303
@@ -122,10 +167,12 @@ async def test_a_page_of_another_origin_logs_nobody_in(headers: dict[str, str]) 
 
 async def test_only_the_form_is_posted_and_only_where_there_is_a_token() -> None:
     async with browsing() as browser:
-        assert (await browser.post("/logout"))[0] == 405
+        assert (await browser.post("/logout"))[0] == 303
+        assert (await browser.post("/api"))[0] == 405
         assert (await browser.post("/login", headers={"Content-Type": "text/plain"}))[0] == 415
         browser.access[0] = Access()
         assert (await browser.post("/login", token=TOKEN))[0] == 405
+        assert (await browser.post("/logout"))[0] == 405
         assert (await browser.get("/login"))[0] == 404
         assert (await browser.get("/api/status"))[0] == 200
 

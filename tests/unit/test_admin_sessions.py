@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,9 @@ from discovery.admin.access import Access
 from discovery.admin.port import AdminPort
 from discovery.admin.sources import Sources
 from discovery.admin.status import DaemonStatus
-from discovery.testing import free_port, within
+from discovery.admin.waiters import Waiters
+from discovery.system.httpserver import MOST_CONNECTIONS
+from discovery.testing import eventually, free_port, within
 
 TOKEN = "t" * 32
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -25,8 +28,9 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 class Served:
     """An admin endpoint, and a client of it without a memory of cookies."""
 
-    def __init__(self, session: ClientSession, port: int, access: list[Access]) -> None:
+    def __init__(self, session: ClientSession, port: int, access: list[Access], waiters: Waiters) -> None:
         self.session = session
+        self.waiters = waiters
         self.port = port
         self.access = access
         self.url = f"{'https' if access[0].tls else 'http'}://127.0.0.1:{port}"
@@ -40,11 +44,12 @@ class Served:
 @asynccontextmanager
 async def serving(access: Access, trust: ssl.SSLContext | bool = True) -> AsyncIterator[Served]:
     held, port = [access], free_port()
-    admin = AdminPort(Sources(lambda: DaemonStatus("memory://"), access=lambda: held[0]))
+    waiters = Waiters()
+    admin = AdminPort(Sources(lambda: DaemonStatus("memory://"), access=lambda: held[0], waiters=waiters))
     await admin.start("127.0.0.1", port)
     try:
         async with ClientSession(connector=TCPConnector(ssl=trust), cookie_jar=DummyCookieJar()) as session:
-            yield Served(session, port, held)
+            yield Served(session, port, held, waiters)
     finally:
         await admin.close()
 
@@ -68,12 +73,33 @@ async def test_an_open_stream_ends_with_what_has_opened_it(before: Access, how: 
             assert stream.status == 200
             assert b"hello" in await stream.content.readuntil(b"\n\n")
             if after is None:
-                async with served.session.get(f"{served.url}/logout", headers=headers, allow_redirects=False) as out:
+                async with served.session.post(f"{served.url}/logout", headers=headers, allow_redirects=False) as out:
                     assert out.status == 303
             else:
                 served.access[0] = after
             async with asyncio.timeout(within(10)):
                 await stream.content.read()
+
+
+@pytest.mark.parametrize("after", [None, Access("u" * 32)], ids=["log-out", "another token"])
+async def test_an_open_poll_ends_with_the_session(after: Access | None) -> None:
+    async with serving(Access(TOKEN)) as served:
+        headers = {"Cookie": (await served.log_in()).partition(";")[0]}
+        poll = asyncio.create_task(status_of(served, "/api/wait?service=web&timeout=25", headers))
+        await eventually(lambda: served.waiters.count == 1, timeout=20)
+        begun = time.monotonic()
+        if after is None:
+            async with served.session.post(f"{served.url}/logout", headers=headers, allow_redirects=False) as out:
+                assert out.status == 303
+        else:
+            served.access[0] = after
+        assert await poll == 401
+        assert time.monotonic() - begun < within(15)
+
+
+async def status_of(served: Served, path: str, headers: dict[str, str]) -> int:
+    async with served.session.get(served.url + path, headers=headers) as answer:
+        return answer.status
 
 
 @pytest.mark.parametrize("after", [Access(TOKEN, "off"), Access()], ids=["the same token", "no token"])
@@ -129,7 +155,7 @@ async def test_forms_that_never_end_keep_nobody_out(caplog: pytest.LogCaptureFix
     async with serving(Access(TOKEN)) as served:
         async with served.session.get(f"{served.url}/healthz") as answer:
             assert answer.status == 200
-        open_ = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(32)]
+        open_ = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(MOST_CONNECTIONS)]
         try:
             for _, writer in open_:
                 writer.write((head.format(FORM["Content-Type"]) + end).encode())
@@ -154,13 +180,13 @@ async def test_over_tls_the_cookie_is_of_this_host_and_of_tls_alone(tmp_path: Pa
     async with serving(Access(TOKEN, tls=server), trust) as served:
         cookie, *flags = (await served.log_in()).split("; ")
         name = cookie.partition("=")[0]
-        assert name == f"__Host-discovery-{served.port}"
+        assert name.startswith(f"__Host-discovery-{served.port}-")
         assert {"Secure", "HttpOnly", "SameSite=Strict", "Path=/"} <= set(flags)
         assert not any(flag.lower().startswith("domain") for flag in flags)
         for given, status in ((cookie, 200), (cookie.removeprefix("__Host-"), 401)):
             async with served.session.get(f"{served.url}/api/status", headers={"Cookie": given}) as answer:
                 assert answer.status == status
-        async with served.session.get(
+        async with served.session.post(
             f"{served.url}/logout", headers={"Cookie": cookie}, allow_redirects=False
         ) as answer:
             assert "Secure" in answer.headers["Set-Cookie"]

@@ -79,8 +79,13 @@ class Renderer:
         panels: Sequence[tuple[str, str]],
         panel: str,
         now: float,
+        *,
+        by_session: bool = False,
     ) -> str:
-        """Return a page of these parts and rows, which are HTML, with links to `panels`, of which one may be open."""
+        """Return a page of these parts and rows, which are HTML, with links to `panels`, of which one may be open.
+
+        `by_session`: the reader has logged in, and may log out.
+        """
         return self._page.render(
             filters=filters,
             parts={name: Markup(html) for name, html in parts.items()},  # noqa: S704 - the macros have made it
@@ -88,6 +93,7 @@ class Renderer:
             panels=panels,
             panel=Markup(panel),  # noqa: S704 - likewise
             now=now,
+            by_session=by_session,
             sections=SECTIONS,
             static=self._static,
             states=[(each, _STATES[each]) for each in STATES],

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from discovery.admin.driving import Driving
-from discovery.admin.guard import is_still_known
+from discovery.admin.guard import is_by_session, is_still_known
 from discovery.admin.page.facts import Facts, facts_of, wall_offset
 from discovery.admin.page.filters import filters_of
 from discovery.admin.page.matching import Slices
@@ -83,7 +83,9 @@ class Site:
         )
         picture = await painter.paint(painter.view(filters), self._facts(), Slices())
         panel = await self._told(renderer, filters.panel) if filters.panel else ""
-        html = renderer.page(filters, picture.parts, picture.rows, self._panels(), panel, time.time())
+        html = renderer.page(
+            filters, picture.parts, picture.rows, self._panels(), panel, time.time(), by_session=is_by_session(request)
+        )
         return web.Response(text=html, content_type="text/html", headers={"Vary": "Accept"})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
@@ -178,7 +180,8 @@ async def secure(_: web.Request, response: web.StreamResponse) -> None:
     if response.content_type in ("text/html", "text/javascript"):  # a shared worker has the policy of its script
         response.headers.setdefault("Content-Security-Policy", POLICY)
     if response.content_type == "text/html":
-        response.headers.setdefault("Referrer-Policy", "no-referrer")
+        # Without a referrer a browser sends the origin `null` with the form that logs out.
+        response.headers.setdefault("Referrer-Policy", "same-origin")
         response.headers.setdefault("Cache-Control", "no-store")
 
 

@@ -12,7 +12,13 @@
     if (now === state) return;
     state = now;
     live.className = "live is-" + now;
-    live.textContent = now === "live" ? "Live" : "Connection lost, trying again. What is shown may be old.";
+    live.textContent = now === "live" ? "Live" : now === "ended" ? "Your session has ended. What is shown may be old. "
+      : "Connection lost, trying again. What is shown may be old.";
+    if (now !== "ended") return;
+    const link = document.createElement("a");
+    link.href = ""; // this page with its filters: the server shows the form, and leads back here
+    link.textContent = "Log in";
+    live.append(link);
   }
 
   // Changes

@@ -1,7 +1,7 @@
 // One stream of events for all tabs of a browser: this runs once in a shared worker, and in each tab where there is none.
 "use strict";
 (() => {
-  const MOST_VIEWS = 16, AGAIN = 3000, GONE = 150000;
+  const MOST_VIEWS = 16, AGAIN = 3000, GONE = 150000, PATIENCE = 1000;
   const tabs = new Map(); // port -> {query, heard}
   let source = null, opening = 0, state = "connecting";
 
@@ -29,10 +29,22 @@
       for (const [port, tab] of tabs)
         if (names[wanted.indexOf(tab.query)] === message.view) tell(port, { query: tab.query, message });
     };
-    mine.onerror = () => {
-      if (state !== "lost") tellAll("lost");
-      if (mine === source && mine.readyState === EventSource.CLOSED) later(AGAIN);
+    mine.onerror = async () => {
+      const refused = mine.readyState === EventSource.CLOSED;
+      const now = await isUnknown() ? "ended" : "lost";
+      if (mine !== source) return;
+      if (state !== now) tellAll(now);
+      if (refused) later(AGAIN); // in another tab somebody may log in
     };
+  }
+
+  // Whether the server does not know us any more: an event source does not tell the status of an answer.
+  async function isUnknown() {
+    try {
+      return (await fetch("/api", { signal: AbortSignal.timeout(PATIENCE) })).status === 401;
+    } catch {
+      return false;
+    }
   }
 
   function later(wait) {
