@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from docker.models.containers import Container
 from docker_lab import DockerEngine
+from requests.exceptions import RequestException
 
 from discovery.testing import eventually_sync, within
 
@@ -112,12 +113,20 @@ def test_a_signal_ends_a_container_that_has_only_just_started(
 ) -> None:
     """For process 1 the kernel ignores what it does not handle; then Docker kills, and the code is 137.
 
-    SIGHUP ends a program that does not read it yet, and SIGINT, with 1, a Python that has not started yet.
+    SIGHUP ends a program that does not read it yet, and SIGINT, with 1, a Python that has not started yet. One in a
+    hundred SIGINTs is lost in the first 0.1 s of a Python, before `discovery` handles them itself.
     """
     container = images.run("amb", "polvi/simple-amb", publish=None, command=[NOBODY_ANSWERS])
     process_1(images, "amb", "tini")
     container.kill(number)
-    assert container.wait(timeout=within(30))["StatusCode"] in code
+    try:
+        ended = container.wait(timeout=within(20))
+    except RequestException:
+        if number != "SIGINT" or state_of(container)["Status"] != "running":
+            raise
+        container.kill(number)  # Python has lost the first in a callback of its own import system
+        ended = container.wait(timeout=within(20))
+    assert ended["StatusCode"] in code
 
 
 def test_a_signal_that_comes_while_root_is_given_up_waits_for_the_program(images: DockerEngine) -> None:
