@@ -1,10 +1,9 @@
 """The live page is for everyone: by keyboard, by a screen reader, on a small screen, and without JavaScript."""
 
-from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
-from browsing import NARROW, WIDE, Visits, badge, live, region, row, violations
+from browsing import NARROW, WIDE, Visits, live, region, row, violations
 from livepage import MANY, Stage
 
 if TYPE_CHECKING:
@@ -33,36 +32,12 @@ PREPARE = """() => {
 }"""
 """Remembers what can be operated, and how it looks without the focus."""
 
-
-PORTS = count(1000)
-"""Each put of a record is a change."""
 WINDOWS = pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
 
 
 def fits(page: "Page") -> bool:
     """Whether nothing sticks out of the window sideways."""
     return bool(page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"))
-
-
-def ill(stage: Stage, page: "Page") -> None:
-    """Let the page show failures of every kind."""
-    stage.fail()
-    stage.put("web/trouble", f"10.0.0.1:{next(PORTS)}")
-    stage.put("api/silent", "127.0.0.1:1")
-    badge(row(page, "Consumers", "archive"), "failing").wait_for()
-    badge(row(page, "Services", "silent"), "down").wait_for()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@WINDOWS
-def test_axe_finds_nothing_wrong(scheme: str, viewport: dict[str, int], visit: Visits, stage: Stage, axe: str) -> None:
-    page = live(visit(stage.url, color_scheme=scheme, viewport=viewport))
-    try:
-        ill(stage, page)
-        assert violations(page, axe) == []
-        assert fits(page)
-    finally:
-        stage.recover()
 
 
 @WINDOWS
@@ -79,7 +54,20 @@ def test_axe_finds_nothing_wrong_with_10_000_backends(
 def test_everything_is_reached_by_keyboard_and_shows_the_focus(
     viewport: dict[str, int], visit: Visits, stage: Stage
 ) -> None:
-    page = live(visit(stage.url, viewport=viewport))
+    reach_everything(live(visit(stage.url, viewport=viewport)))
+
+
+def test_the_pages_of_10_000_backends_are_reached_by_keyboard(visit: Visits, large: Stage) -> None:
+    page = live(visit(f"{large.url}?page=50"))
+    pages = page.get_by_role("navigation", name="Pages of services")
+    assert reach_everything(page) > pages.get_by_role("link").count() > 6
+    pages.get_by_role("link", name="Next").focus()
+    page.keyboard.press("Enter")
+    pages.locator("[aria-current=page]").get_by_text("51").wait_for()
+
+
+def reach_everything(page: "Page") -> int:
+    """Press the tabulator until everything that can be operated has had the focus; return how much that is."""
     names = page.evaluate(PREPARE)
     reached = []
     for _ in names:
@@ -91,6 +79,7 @@ def test_everything_is_reached_by_keyboard_and_shows_the_focus(
         reached.append(at["place"])
     assert [names[place] for place in range(len(names)) if place not in reached] == []
     assert reached == sorted(reached), "in the order of the page"
+    return len(names)
 
 
 def test_the_first_tab_leads_past_the_header(visit: Visits, stage: Stage) -> None:

@@ -141,6 +141,7 @@ def test_ten_tabs_of_one_browser_stay_live(visit: Visits, stage: Stage) -> None:
         page.goto(stage.url)
     for page in pages:
         live(page)
+    eventually_sync(lambda: stage.connections == 1, "one stream for all tabs", timeout=30)
     for number in range(2):
         stage.put(f"web/everywhere-{number}")
         for page in pages:
@@ -149,6 +150,9 @@ def test_ten_tabs_of_one_browser_stay_live(visit: Visits, stage: Stage) -> None:
     stage.put("web/afterwards")
     for page in pages[1:]:
         row(page, "Services", "afterwards").wait_for()
+    eventually_sync(lambda: stage.connections == 1, "still one stream", timeout=30)
+    visitor.close()
+    eventually_sync(lambda: stage.connections == 0, "no stream without tabs", timeout=30)
 
 
 def test_a_change_takes_neither_the_focus_nor_an_open_part_from_the_reader(visit: Visits, stage: Stage) -> None:

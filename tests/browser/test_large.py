@@ -6,7 +6,7 @@ import pytest
 from browsing import Visits, live, region, row
 from livepage import MANY, Stage
 
-from discovery.testing import within
+from discovery.testing import eventually_sync, within
 
 pytestmark = pytest.mark.browser
 
@@ -46,6 +46,40 @@ def test_the_server_renders_a_page_of_rows(visit: Visits, large: Stage) -> None:
     page.go_back()
     row(page, "Services", first.split()[0]).wait_for()
     assert len(page.content()) < 600_000
+
+
+def test_pages_are_turned_without_javascript(visit: Visits, large: Stage) -> None:
+    page = visit(f"{large.url}?q=zone%3Dz1", java_script_enabled=False)
+    services = region(page, "Services")
+    first = services.get_by_role("row").nth(1).inner_text()
+    page.get_by_role("navigation", name="Pages of services").get_by_role("link", name="Page 33").click()
+    services.get_by_text("page 33 of 33").wait_for()
+    assert services.get_by_role("row").nth(1).inner_text() != first
+    assert services.get_by_role("row").count() == 101
+
+
+def test_the_timeline_shows_the_last_500_changes(visit: Visits, large: Stage) -> None:
+    for number in range(520):
+        large.put("web/often", f"10.0.0.9:{1000 + number}")
+
+    def followed() -> bool:
+        changes = large.daemon.get("/api/history")[1]["changes"]
+        took = [each["consumers"][name] for each in changes for name in ("edge", "archive")]
+        return len(changes) == 500 and all(took)
+
+    eventually_sync(followed, "500 changes that every consumer has applied", timeout=60)
+    page = live(visit(f"{large.url}?q=often"))
+    rows = region(page, "Timeline").locator("tbody").get_by_role("row")
+    assert rows.count() == 25
+    page.get_by_role("combobox", name="Timeline").select_option("500")
+    page.wait_for_url(re.compile("changes=500"))
+    eventually_sync(lambda: rows.count() == 500, timeout=20)
+    delays = rows.locator(".delays").all_inner_texts()
+    assert len(delays) == 500
+    for told in delays:
+        assert re.search(r"edge\s+[\d.]+ ms", told), told
+        assert re.search(r"archive\s+[\d.]+ ms", told), told
+    assert len(page.content()) < 1_500_000
 
 
 def test_a_search_finds_one_of_10_000(visit: Visits, large: Stage) -> None:

@@ -18,6 +18,7 @@ from discovery.testing import eventually_sync, free_port, require_program
 
 MANY = 10_000
 """Backends of a large registry."""
+_ESTABLISHED = "01"
 REASON = "the disk of the archive is full"
 FAILING = f"""
 from pathlib import Path
@@ -56,6 +57,13 @@ class Stage:
     def url(self) -> str:
         """The address of the live page."""
         return f"http://{self.daemon.admin}/"
+
+    @property
+    def connections(self) -> int:
+        """How many connections of clients the admin endpoint has now."""
+        local = f":{int(self.daemon.admin.rpartition(':')[2]):04X}"
+        sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return sum(each[1].endswith(local) and each[3] == _ESTABLISHED for each in sockets)
 
     def put(self, key: str, value: str | None = None) -> None:
         """Write a record; by default that of the origin, which answers."""
@@ -120,6 +128,7 @@ def _run(directory: Path, etcd: EmbeddedEtcd, start: Starter, port: int) -> Stag
     found = Found(directory / "found.json")
     found(("passing", 1001, "passing"), ("refused", 1002, "failing"), idle="it publishes no port")
     config.write_text(f"""
+announce = true
 [consumers.edge]
 plugin = "haproxy"
 filter = {{ services = ["api", "web"] }}
@@ -136,5 +145,6 @@ flag = "{flag}"
     eventually_sync(daemon.is_ready, "the daemon to be ready", timeout=60)
     eventually_sync(lambda: daemon.get("/api/status")[1]["rejected"] == 1, "the broken record", timeout=60)
     eventually_sync(lambda: daemon.provider("machine")["registered"] == 1, "the provider's backend", timeout=60)
+    eventually_sync(lambda: daemon.get("/api/fleet")[1]["daemons"], "the daemon to be announced", timeout=60)
     eventually_sync(lambda: daemon.consumer("edge")["lag_seconds"] == 0, "HAProxy to follow", timeout=60)
     return Stage(etcd, daemon, found, flag, port)

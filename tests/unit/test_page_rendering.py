@@ -1,6 +1,7 @@
 """What the live page shows: whatever a record, a check or a plugin tells is text, and what is wanted is shown."""
 
 import re
+import time
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import parse_qsl
@@ -16,11 +17,12 @@ from discovery.admin.page.matching import Slices
 from discovery.admin.page.painting import Painter, Picture
 from discovery.admin.page.rendering import Renderer, panel_id
 from discovery.admin.status import DaemonStatus
-from discovery.consuming.history import Change, Named
+from discovery.consuming.history import AppliedHistory, Change, ChangeHistory, Named
 from discovery.consuming.holding import Cause, Held
+from discovery.consuming.resolving import Step
 from discovery.consuming.runner import ConsumerStatus
 from discovery.hosting.isolation import Phase
-from discovery.model import Backend, Rejected, Snapshot, State
+from discovery.model import Backend, Rejected, Snapshot, State, diff
 from discovery.plugin import Health
 from discovery.registry import Member, Membership
 
@@ -183,6 +185,27 @@ def test_every_section_has_what_it_is_for() -> None:
 def test_filters_select_backends(query: dict[str, str], found: list[str]) -> None:
     picture = run(paint(facts("x"), filters_of(query)))
     assert [each.removeprefix("backend-").replace("%2F", "/") for each in picture.rows["backend-rows"]] == found
+
+
+def test_the_timeline_has_500_changes_with_the_delay_of_each_consumer() -> None:
+    history, snapshots = ChangeHistory(), [Snapshot.of(1, [])]
+    applied = {"edge": AppliedHistory(), "archive": AppliedHistory()}
+    for number in range(1, 621):
+        snapshots.append(Snapshot.of(number + 1, [Backend(f"s{number}", "a", "10.0.0.1", 80)]))
+        step = Step(number, diff(snapshots[-2], snapshots[-1]))
+        history.take(step, snapshots[-2], snapshots[-1], time.monotonic())
+        history.offered()
+        for each in applied.values():
+            each.add(number, number + 1, time.monotonic(), verify=None, failures=0, concerned=True)
+    applies = {name: Applies(snapshots[-1], each.applies, each.since) for name, each in applied.items()}
+    given = Facts(DaemonStatus("x", snapshot=snapshots[-1]), history.changes, applies)
+    for query, length in (({}, 25), ({"changes": "100"}, 100), ({"changes": "500"}, 500)):
+        rows = run(paint(given, filters_of(query))).rows["change-rows"]
+        assert len(rows) == length
+        added = [re.findall(r">added</span> s(\d+)/a", html) for html in rows.values()]
+        assert added == [[str(number)] for number in range(620, 620 - length, -1)]
+        for html in rows.values():
+            assert len(re.findall(r'(?:edge|archive) <span class="ms">[\d.]+ ms</span>', html)) == 2, html
 
 
 @given(st.dictionaries(st.sampled_from(["q", "service", "state", "health", "page", "changes", "panel"]), TEXTS))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -162,6 +163,21 @@ async def test_many_changes_are_few_pictures() -> None:
             (told,) = await news(late)
             assert len(told["rows"]["backend-rows"]["order"]) == 11, "who has nothing yet does not wait"
         assert messages(reader) == []
+
+
+async def test_a_client_gets_at_most_five_updates_in_a_second() -> None:
+    """50 changes a second, at the usual pace: however slow the machine is, nothing comes sooner."""
+    world = World(Pace())
+    with world.stream.reader([Filters()]) as reader:
+        await news(reader)
+        begun, updates, changes = time.monotonic(), 0, 0
+        while updates < 6:
+            world.put(str(changes))
+            changes += 1
+            await reader.wait(0.02)
+            updates += len(messages(reader))
+        assert time.monotonic() - begun >= 5 * 0.2 - 0.01, "the first may come at once"
+    assert changes > updates
 
 
 async def test_a_picture_that_costs_much_is_painted_less_often() -> None:
