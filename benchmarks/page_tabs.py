@@ -1,11 +1,16 @@
-"""What open tabs of the live page cost: 50 of them, at 10 changes a second, for 30 s.
+"""What open tabs of the live page cost: 50 of them, at 10 changes a second, in rounds with and without tabs.
 
 The core's CPU is that of the daemon's process, user and system, in percent of a processor; what tabs cost is the
-difference to the same changes without a tab. HAProxy follows the changes meanwhile, and the daemon's history tells how
-long each took. A tab is a reader of the page's events, in a process apart from the daemon; `--pages` opens real pages
-in Debian's chromium besides, all as tabs of one visitor, who has one stream of events.
+difference to the same changes without a tab. HAProxy follows the changes meanwhile. For each change the clock is read
+before the put; the daemon's history tells when the change had arrived, when consumers were offered the snapshot, and
+when HAProxy had it. So a tab that keeps the core from reading the registry counts, too. Rounds with and without tabs
+alternate: what changes on the machine meanwhile meets both, and rounds without tabs tell how much is noise.
 
-    python benchmarks/page_tabs.py [--tabs N] [--seconds N] [--pages] [--json]
+A tab is a reader of the page's events with a connection of its own, in a process apart from the daemon: as 50 people
+have, each at a machine of their own, which costs most. `--views` has them look for different things. `--pages` opens
+real pages in Debian's chromium besides, all as tabs of one visitor, who has one stream of events.
+
+    python benchmarks/page_tabs.py [--tabs N] [--views N] [--rounds N] [--seconds N] [--pages] [--json]
 """
 
 import argparse
@@ -14,8 +19,10 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from itertools import count, islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection as Pipe
@@ -34,6 +41,8 @@ RATE = 10
 """Changes in a second."""
 BACKENDS = 100
 BAR_PERCENT = 5.0
+BAR_MILLISECONDS = 2.0
+"""By how much the median delay of a snapshot may differ: a slice of the page's work on the core's loop is as long."""
 EVENTS = "/stream"
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -44,16 +53,25 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-async def change(lease: Lease, numbers: Iterator[int], seconds: int) -> None:
-    """Make changes at a steady rate: another weight of one backend after the other."""
+async def change(lease: Lease, numbers: Iterator[int], seconds: float) -> dict[str, list[float]]:
+    """Change the weight of one backend after the other, at a steady rate. Return when each was put, by key."""
     begun = time.perf_counter()
-    for done, number in enumerate(islice(numbers, RATE * seconds), 1):
+    puts: dict[str, list[float]] = {}
+    for done, number in enumerate(islice(numbers, int(RATE * seconds)), 1):
         turn, place = divmod(number, BACKENDS)
-        await lease.put(Backend("web", f"n{place:02}", "127.0.0.1", 1000 + place, weight=2 + turn % 7))
+        backend = Backend("web", f"n{place:02}", "127.0.0.1", 1000 + place, weight=2 + turn % 7)
+        puts.setdefault(backend.key, []).append(time.time())
+        await lease.put(backend)
         await asyncio.sleep(max(0.0, begun + done / RATE - time.perf_counter()))
+    return puts
 
 
-def read(url: str, tabs: int, pipe: Pipe) -> None:
+def view(number: int, views: int) -> str:
+    """Return the query of the stream of a tab: the first view is the page itself, the others look for something."""
+    return f"?view=q%3Dn{number % views}" if number % views else ""
+
+
+def read(url: str, tabs: int, views: int, pipe: Pipe) -> None:
     """Read the events of all tabs until asked, and answer with the number of events."""
 
     async def tab(answer: aiohttp.ClientResponse, number: int) -> None:
@@ -70,7 +88,7 @@ def read(url: str, tabs: int, pipe: Pipe) -> None:
         ):
             tasks = []
             for number in range(tabs):  # one after the other, as people open them
-                answer = await session.get(url, raise_for_status=True)
+                answer = await session.get(url + view(number, views), raise_for_status=True)
                 tasks.append(group.create_task(tab(answer, number)))
             pipe.send("open")
             await asyncio.to_thread(pipe.recv)
@@ -83,10 +101,10 @@ def read(url: str, tabs: int, pipe: Pipe) -> None:
 
 
 @contextmanager
-def readers(url: str, tabs: int) -> Iterator[Callable[[], list[int]]]:
+def readers(url: str, tabs: int, views: int) -> Iterator[Callable[[], list[int]]]:
     """Run the tabs, and yield what closes them and tells the events of each."""
     ours, theirs = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=read, args=(url, tabs, theirs))
+    process = get_context("spawn").Process(target=read, args=(url, tabs, views, theirs))
     process.start()
     theirs.close()
 
@@ -132,7 +150,7 @@ def browse(url: str, tabs: int, pipe: Pipe) -> None:
 class Measured:
     """The daemon and its changes, measured with and without tabs."""
 
-    def __init__(self, pid: int, admin: int, lease: Lease, seconds: int) -> None:
+    def __init__(self, pid: int, admin: int, lease: Lease, seconds: float) -> None:
         """Measure the daemon `pid` with its admin endpoint at the port `admin`."""
         self._pid, self._admin, self._lease, self._seconds = pid, admin, lease, seconds
         self._numbers = count()
@@ -145,21 +163,42 @@ class Measured:
         """Make the changes, and return the CPU in percent of a processor and the delays in milliseconds."""
         last = status(self._admin, "/api/history?limit=1")["changes"][0]["revision"]
         before, begun = cpu_seconds(self._pid), time.perf_counter()
-        await change(self._lease, self._numbers, self._seconds)
+        puts = await change(self._lease, self._numbers, self._seconds)
         percent = 100 * (cpu_seconds(self._pid) - before) / (time.perf_counter() - begun)
         await asyncio.sleep(0.5)
-        changes = status(self._admin, "/api/history")["changes"]
-        took = [each["consumers"]["edge"] for each in changes if each["revision"] > last]
-        delays = sorted(each["applied_ms"] for each in took if each)
-        return {
-            "core_percent": percent,
-            "changes": len(took),
-            "applied_ms_p50": statistics.median(delays),
-            "applied_ms_p99": delays[int(0.99 * (len(delays) - 1))],
-        }
+        changes = [each for each in status(self._admin, "/api/history")["changes"] if each["revision"] > last]
+        offered, applied = [], []
+        for each in changes:
+            arrived = datetime.fromisoformat(each["time"]).timestamp()
+            took = each["consumers"]["edge"]
+            for named in each["changes"]:
+                times = puts[named["key"]]
+                put = times[max(0, bisect_right(times, arrived + 0.001) - 1)]  # the daemon tells whole milliseconds
+                offered.append(1000 * (arrived - put) + took["watch_ms"])
+                applied.append(1000 * (arrived - put) + took["applied_ms"])
+        return {"core_percent": percent, "changes": len(changes), "offered_ms": offered, "applied_ms": applied}
 
 
-async def measure(tabs: int, seconds: int, *, pages: bool) -> dict[str, Any]:
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value below which this share of the values is."""
+    return sorted(values)[int(share * (len(values) - 1))]
+
+
+def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of the rounds of one kind, together, and the highest percentile of each round."""
+    told: dict[str, Any] = {
+        "core_percent": statistics.mean(each["core_percent"] for each in rounds),
+        "changes": sum(each["changes"] for each in rounds),
+    }
+    for name in ("offered_ms", "applied_ms"):
+        values = [value for each in rounds for value in each[name]]
+        told |= {f"{name}_p{round(100 * share)}": percentile(values, share) for share in (0.5, 0.9, 0.99)}
+        told[f"{name}_p50_of_rounds"] = [percentile(each[name], 0.5) for each in rounds]
+        told[f"{name}_p99_of_rounds"] = [percentile(each[name], 0.99) for each in rounds]
+    return told
+
+
+async def measure(tabs: int, views: int, rounds: int, seconds: float, *, pages: bool) -> dict[str, Any]:
     """Return the figures without tabs, with readers, and with pages."""
     with ExitStack() as stack:
         etcd = stack.enter_context(EmbeddedEtcd())
@@ -175,24 +214,40 @@ async def measure(tabs: int, seconds: int, *, pages: bool) -> dict[str, Any]:
         eventually_sync(lambda: status(admin, "/readyz")["ready"], timeout=60)
         measured = Measured(process.pid, admin, lease, seconds)
         await measured.warm()
-        figures: dict[str, Any] = {"tabs": tabs, "seconds": seconds, "without": await measured.phase()}
-        with readers(f"{url}{EVENTS}", tabs) as close:
-            figures["with_tabs"] = await measured.phase()
-            counts = await asyncio.to_thread(close)
-            figures["events_per_second_of_a_tab"] = min(counts) / (seconds + 0.5), max(counts) / (seconds + 0.5)
+        figures: dict[str, Any] = {"tabs": tabs, "views": views, "rounds": rounds, "seconds": seconds}
+        events: list[float] = []
+
+        async def with_tabs() -> dict[str, Any]:
+            with readers(f"{url}{EVENTS}", tabs, views) as close:
+                begun = time.perf_counter()
+                found = await measured.phase()
+                counts = await asyncio.to_thread(close)
+                events.extend(each / (time.perf_counter() - begun) for each in counts)
+                return found
+
+        found: dict[str, list[dict[str, Any]]] = {"without": [], "with_tabs": []}
+        for number in range(rounds):
+            kinds = {"without": measured.phase, "with_tabs": with_tabs}
+            for kind in sorted(kinds, reverse=number % 2 == 0):  # which is first alternates, too
+                found[kind].append(await kinds[kind]())
+        figures |= {kind: summary(each) for kind, each in found.items()}
+        figures["events_per_second_of_a_tab"] = min(events), max(events)
         if pages:
             ours, theirs = get_context("spawn").Pipe()
             browser = get_context("spawn").Process(target=browse, args=(f"{url}/", tabs, theirs))
             browser.start()
             await asyncio.to_thread(ours.recv)
             figures["streams_of_pages"] = open_streams(process.pid, admin)
-            figures["with_pages"] = await measured.phase()
+            figures["with_pages"] = summary([await measured.phase()])
             ours.send(str(status(admin, "/api/status")["registry"]["revision"]))
             figures["live_pages"] = await asyncio.to_thread(ours.recv)
             browser.join()
         await registry.close()
-    figures["tabs_cost_percent"] = figures["with_tabs"]["core_percent"] - figures["without"]["core_percent"]
+    without, with_ = figures["without"], figures["with_tabs"]
+    figures["tabs_cost_percent"] = with_["core_percent"] - without["core_percent"]
+    figures["tabs_delay_snapshots_ms"] = with_["offered_ms_p50"] - without["offered_ms_p50"]
     figures["met"] = figures["tabs_cost_percent"] < BAR_PERCENT
+    figures["delay_met"] = figures["tabs_delay_snapshots_ms"] < BAR_MILLISECONDS
     return figures
 
 
@@ -203,29 +258,44 @@ def open_streams(pid: int, port: int) -> int:
     return sum(local in line[:21] and line.split()[3] == "01" for line in sockets)
 
 
+def told(values: Sequence[float]) -> str:
+    """Return milliseconds for people."""
+    return " ".join(f"{value:.1f}" for value in values)
+
+
 def main() -> None:
     """Print a few lines, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tabs", type=int, default=50)
-    parser.add_argument("--seconds", type=int, default=30)
+    parser.add_argument("--views", type=int, default=1, help="how many different things the tabs look for")
+    parser.add_argument("--rounds", type=int, default=4, help="with tabs, and as many without")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each round")
     parser.add_argument("--pages", action="store_true", help="real pages in chromium, too: needs the extra `browser`")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    figures = asyncio.run(measure(arguments.tabs, arguments.seconds, pages=arguments.pages))
+    figures = asyncio.run(
+        measure(arguments.tabs, arguments.views, arguments.rounds, arguments.seconds, pages=arguments.pages)
+    )
     if arguments.json:
         print(json.dumps({"load": os.getloadavg(), **figures}, indent=2))
         return
-    print(f"{RATE} changes/s for {arguments.seconds} s, {BACKENDS} backends, HAProxy")
+    print(f"{RATE} changes/s, {arguments.rounds} rounds of {arguments.seconds:g} s of each kind, ", end="")
+    print(f"{BACKENDS} backends, HAProxy, {arguments.views} view(s); p50, p90, p99 in ms")
     for name, title in (("without", "no tab"), ("with_tabs", f"{arguments.tabs} tabs"), ("with_pages", "as pages")):
         if row := figures.get(name):
             print(f"  {title:9} core {row['core_percent']:4.1f} % of a processor", end="")
-            print(f"; put to applied p50 {row['applied_ms_p50']:.1f} ms, p99 {row['applied_ms_p99']:.1f} ms")
+            for kind in ("offered", "applied"):
+                print(f"; put to {kind} {told([row[f'{kind}_ms_p{share}'] for share in (50, 90, 99)])}", end="")
+            print(f"\n            of each round: offered p50 {told(row['offered_ms_p50_of_rounds'])}", end="")
+            print(f"; applied p99 {told(row['applied_ms_p99_of_rounds'])}")
     least, most = figures["events_per_second_of_a_tab"]
     print(f"  a tab gets {least:.1f} to {most:.1f} events/s")
     if pages := figures.get("live_pages"):
         print(f"  {pages} of {arguments.tabs} pages are live, by {figures['streams_of_pages']} connection(s)")
     print(f"  the tabs cost {figures['tabs_cost_percent']:.1f} % of a processor", end="")
     print(f" (bar {BAR_PERCENT:g} %: {verdict(figures['met'])})")
+    print(f"  the tabs delay the median snapshot by {figures['tabs_delay_snapshots_ms']:.1f} ms", end="")
+    print(f" (bar {BAR_MILLISECONDS:g} ms: {verdict(figures['delay_met'])})")
     print(f"load of the machine: {busy(os.getloadavg())}")
 
 
