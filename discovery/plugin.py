@@ -264,8 +264,10 @@ class Consumer(ABC, Generic[C]):
         return ()
 
     def inspect(self) -> Awaitable[Mapping[str, Any]] | Mapping[str, Any]:
-        """Return details of the consumer's state, for `/api/consumers/NAME`. The values are those of JSON.
+        """Return details of the consumer's state, for a panel of the live page and for `/api/consumers/NAME`.
 
+        The values are those of JSON, and no secrets: whoever may read the page reads them. The page shows an object as
+        names and values, a list of objects with like names as a table, and any text as text.
         Called between `setup` and `teardown`. The core cancels a call that takes longer than 2 seconds.
         """
         return Ready({})
@@ -411,7 +413,7 @@ class Provider(ABC, Generic[C]):
         return ()
 
     def inspect(self) -> Awaitable[Mapping[str, Any]] | Mapping[str, Any]:
-        """Return details of the provider's state, for `/api/providers/NAME`. See `Consumer.inspect`."""
+        """Return details of the provider's state, for its panel and `/api/providers/NAME`. See `Consumer.inspect`."""
         return Ready({})
 
     def teardown(self) -> Awaitable[None] | None:
