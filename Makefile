@@ -33,7 +33,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What short runs leave out.
 SHORT    ?= and not exhaustive
 
-.PHONY: help demo tutorial images etcd envoy resolved coredns registrator axe test test-current test-faults test-docker test-swap test-release test-browser screenshots test-all lint format bench version dist platforms clean
+.PHONY: help demo tutorial images etcd envoy resolved coredns registrator collector axe test test-current test-faults test-docker test-swap test-release test-browser screenshots test-all lint format bench version dist platforms clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -63,6 +63,9 @@ coredns: $(VENV)/.dev ## CoreDNS for one of `make test-all`: built with Go (a mi
 
 registrator: $(VENV)/.dev ## registrator for one of `make test-all`: built with Go (a minute, once), kept in your cache directory
 	@$(BIN)/python tests/support/registrator_build.py
+
+collector: $(VENV)/.dev ## A Collector of OpenTelemetry for one of `make test-all`: built with Go (minutes, once), kept in your cache directory
+	@$(BIN)/python tests/support/collector_build.py
 
 axe: $(VENV)/.dev ## axe-core for the tests of the live page: its npm package (once), kept in your cache directory
 	@$(BIN)/python tests/support/axe_script.py
@@ -99,6 +102,7 @@ screenshots: $(VENV)/.browser ## The pictures of the live page in docs/screensho
 
 test-all: etcd envoy resolved coredns ## All of these tests, with every case that they leave out, on every version of etcd; as root
 	@$(MAKE) --no-print-directory registrator || echo "without registrator its test is skipped" >&2
+	@$(MAKE) --no-print-directory collector || echo "without a Collector its test is skipped" >&2
 	@$(MAKE) --no-print-directory --keep-going test test-faults test-docker test-swap test-release test-browser SHORT=
 
 lint: $(VENV)/.dev ## Ruff's checks and formatting, and mypy --strict

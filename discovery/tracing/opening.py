@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,12 @@ def open_traces(environment: Mapping[str, str], version: str, log: FilteringBoun
         from discovery.tracing.sending import CollectorExporter
         from discovery.tracing.traces import Traces
 
-        ours = {"service.name": _SERVICE_NAME, "service.version": version, "host.name": socket.gethostname()}
+        ours = {
+            "service.name": _SERVICE_NAME,
+            "service.version": version,
+            "service.instance.id": str(uuid.uuid4()),  # of this process, as the semantic conventions have it
+            "host.name": socket.gethostname(),
+        }
         told = Resource.create()
         unnamed = str(told.attributes.get("service.name", "")).startswith("unknown_service")
         resource = Resource(ours).merge(told).merge(Resource({"service.name": _SERVICE_NAME} if unnamed else {}))

@@ -7,6 +7,7 @@ of them: where both are installed, the last one installed decides whether its ex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from opentelemetry.sdk.trace import ReadableSpan
 
 from discovery.system.protobuf import described
@@ -27,6 +28,8 @@ message AnyValue {
   string string_value = 1; bool bool_value = 2; int64 int_value = 3; double double_value = 4;
   ArrayValue array_value = 5; }
 message ArrayValue { repeated AnyValue values = 1; }
+message ExportTraceServiceResponse { ExportTracePartialSuccess partial_success = 1; }
+message ExportTracePartialSuccess { int64 rejected_spans = 1; string error_message = 2; }
 """
 _INTERNAL = 1
 """`SPAN_KIND_INTERNAL`: no span of ours is a call of another program."""
@@ -46,6 +49,18 @@ def encoded(spans: Sequence[ReadableSpan]) -> bytes:
     for span in spans:
         _fill_span(scoped.spans.add(), span)
     return bytes(request.SerializeToString())
+
+
+def refusal_in(answer: bytes) -> str | None:
+    """Return what the answer of a collector tells of spans that it has refused for good; None if of none.
+
+    An answer that is no ExportTraceServiceResponse tells nothing: the status says that the request was accepted.
+    """
+    try:
+        told = _classes["ExportTraceServiceResponse"].FromString(answer).partial_success
+    except DecodeError:
+        return None
+    return f"the collector refuses {told.rejected_spans} spans: {told.error_message}" if told.rejected_spans else None
 
 
 def _fill_span(message: Any, span: ReadableSpan) -> None:

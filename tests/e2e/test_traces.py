@@ -9,59 +9,18 @@ from pathlib import Path
 
 import pytest
 from collectors import Collector, collecting
-from daemons import Daemon, RecordFiles, Starter
+from daemons import RecordFiles, Starter
+from traced import traced
 
 from discovery.testing import eventually_sync, free_port, within
 
 pytestmark = pytest.mark.warm
-
-PLUGIN = """
-from pathlib import Path
-from discovery import Consumer, PluginConfig, hookimpl
-
-class Options(PluginConfig):
-    path: Path
-
-class It(Consumer[Options]):
-    Config = Options
-    verify_seconds = 0.0001
-
-    def apply(self, update):
-        if self.config.path.exists():
-            raise OSError("the password is hunter2")
-
-@hookimpl
-def discovery_register_consumers(register):
-    register("it", It)
-"""
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     with collecting() as collector:
         yield collector
-
-
-def traced(tmp_path: Path, start: Starter, url: str, endpoint: str, **more: str) -> Daemon:
-    """Start a daemon with two consumers, one of which fails while the file `fails` exists."""
-    plugin, config = tmp_path / "it.py", tmp_path / "discovery.toml"
-    plugin.write_text(PLUGIN)
-    config.write_text(f"""
-[consumers.one]
-plugin = "{plugin}"
-path = "{tmp_path / "never"}"
-[consumers.two]
-plugin = "{plugin}"
-path = "{tmp_path / "fails"}"
-[consumers.databases]
-plugin = "{plugin}"
-path = "{tmp_path / "never"}"
-filter = {{ services = "db" }}
-""")
-    start.environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100", **more}
-    daemon = start("--registry", url, "--config", str(config))
-    eventually_sync(daemon.is_ready, timeout=60)
-    return daemon
 
 
 def test_a_change_is_one_trace_with_the_parts_of_each_consumer(

@@ -33,8 +33,10 @@ class Collector:
 
     url: str = ""
     answer: int = 200
-    location: str = ""
-    """Where the answers redirect to."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Further headers of the answers, such as where they redirect to."""
+    body: bytes = b""
+    """The body of the answers."""
     spans: list[SpanReceived] = field(default_factory=list)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     """Path and headers of each request, names in lower case."""
@@ -65,10 +67,11 @@ def collecting(tls: ssl.SSLContext | None = None) -> Iterator[Collector]:
                 collector.spans += received(body)
             collector.requests.append((self.path, headers))
             self.send_response(answer)
-            if collector.location:
-                self.send_header("Location", collector.location)
-            self.send_header("Content-Length", "0")
+            for name, value in collector.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(collector.body)))
             self.end_headers()
+            self.wfile.write(collector.body)
 
         def log_message(self, *_: Any) -> None:
             pass
