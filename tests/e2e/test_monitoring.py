@@ -59,13 +59,17 @@ def rules() -> list[dict[str, str]]:
 
 def queries() -> dict[str, str]:
     """Each query of the dashboard by a name, with every variable at its first value."""
-    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    return {name: _valued(target["expr"]) for name, target in _targets().items()}
+
+
+def _targets() -> dict[str, dict[str, str]]:
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    return {f"{panel['title']} {it['refId']}": it for panel in panels for it in panel.get("targets", ())}
+
+
+def _valued(query: str) -> str:
     values = {"__rate_interval": "1m"} | {each["name"]: each.get("allValue", "") for each in _variables()}
-    return {
-        f"{panel['title']} {target['refId']}": re.sub(r"\$(\w+)", lambda name: values[name[1]], target["expr"])
-        for panel in dashboard["panels"]
-        for target in panel.get("targets", ())
-    }
+    return re.sub(r"\$(\w+)", lambda name: values[name[1]], query)
 
 
 def _variables() -> list[dict[str, Any]]:
@@ -165,10 +169,18 @@ def test_a_prometheus_evaluates_each_rule_and_has_data_for_each_panel(prometheus
         told = answer(f"{prometheus}/rules") or {"groups": []}
         return {rule["health"] for group in told["groups"] for rule in group["rules"]}
 
+    def found(query: str) -> list[dict[str, Any]]:
+        return list((answer(f"{prometheus}/query", query=query) or {}).get("result", ()))
+
     eventually_sync(lambda: healths() == {"ok"}, timeout=60)
     for name, query in queries().items():
-        eventually_sync(
-            lambda query=query: bool((answer(f"{prometheus}/query", query=query) or {}).get("result")), name
-        )
+        # Each selector as well: a sum with "or vector(0)" has a result without any series.
+        for each in (*re.findall(r"discovery_\w+\{[^}]*\}", query), query):
+            eventually_sync(lambda each=each: bool(found(each)), f"{name}: {each}")
+        labels = re.findall(r"\{\{(\w+)\}\}", _targets()[name].get("legendFormat", ""))
+        assert all(label in each["metric"] for label in labels for each in found(query)), name
+    for variable in _variables()[1:]:
+        selector, label = re.findall(r"label_values\((.*), (\w+)\)", _valued(variable["query"]["query"]))[0]
+        assert answer(f"{prometheus}/label/{label}/values", **{"match[]": selector}), variable["name"]
     alerts = answer(f"{prometheus}/alerts")["alerts"]
     assert {"DiscoveryBackendsDown", "DiscoveryAllBackendsDown"} <= {each["labels"]["alertname"] for each in alerts}
