@@ -7,10 +7,9 @@ of them: where both are installed, the last one installed decides whether its ex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from google.protobuf.message import DecodeError
 from opentelemetry.sdk.trace import ReadableSpan
 
-from discovery.system.protobuf import described
+from discovery.system.protobuf import DecodeError, described
 
 _SCHEMA = """
 message ExportTraceServiceRequest { repeated ResourceSpans resource_spans = 1; }
