@@ -34,14 +34,18 @@ def backend_of(document: object) -> Backend:
         raise RecordError(f"this is not the JSON object of a backend: {error!r}") from None
 
 
-def snapshot_document(snapshot: Snapshot) -> dict[str, Any]:
+def snapshot_document(snapshot: Snapshot, owners: Mapping[str, str | None]) -> dict[str, Any]:
     """Return the JSON object of a snapshot: revision, services by name, rejected records with their reasons.
 
-    `more_rejected` is the number of rejections that are not listed. The object lacks `more_rejected` if that is 0.
+    Each backend also has an `owner`, taken from `owners` by key, None if unknown. `more_rejected` is the number of
+    rejections that are not listed. The object lacks `more_rejected` if that is 0.
     """
     document = {
         "revision": snapshot.revision,
-        "services": {name: [*map(backend_document, each.backends)] for name, each in snapshot.services.items()},
+        "services": {
+            name: [{**backend_document(each), "owner": owners.get(each.key)} for each in service.backends]
+            for name, service in snapshot.services.items()
+        },
         "rejected": [rejected_document(each) for each in snapshot.rejected],
     }
     return {**document, "more_rejected": snapshot.more_rejected} if snapshot.more_rejected else document

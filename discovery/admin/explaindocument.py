@@ -65,6 +65,7 @@ def _explanation(each: Explanation) -> dict[str, Any]:
         "key": each.key,
         "used": each.used,
         "backend": None if each.backend is None else backend_document(each.backend),
+        "owner": each.owner,
         "reasons": [_reason(reason) for reason in each.reasons],
         "consumers": [live._asdict() | {"seconds": _rounded(live.seconds)} for live in each.consumers],
     }

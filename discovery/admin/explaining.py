@@ -91,11 +91,12 @@ class Live(NamedTuple):
 class Explanation(NamedTuple):
     """What is known of a record. `used` is whether a consumer uses it, None where no consumer is known.
 
-    `backend` is None if there is none.
+    `backend` is None if there is none. `owner` is None if the record names none, or if the snapshot is one from disk.
     """
 
     key: str
     backend: Backend | None
+    owner: str | None
     used: bool | None
     reasons: tuple[Reason, ...]
     consumers: tuple[Live, ...]
@@ -159,7 +160,7 @@ def explain(status: DaemonStatus, views: Iterable[View], last: LastChanges, key:
         if not any(each.kind in ("rejected", "key-refused", "check-failing", "unchecked") for each in reasons):
             reasons.insert(0, Reason("absent", _absent(status, key)))
         lives = [_gone(view, key) for view in views if _backend_at(view.applied, key) is not None]
-        return Explanation(key, None, False, tuple(reasons), tuple(lives))
+        return Explanation(key, None, None, False, tuple(reasons), tuple(lives))
     reasons += _of_backend(status, backend)
     usable = backend.accepts_work and (not backend.is_named or _is_known(status, backend))
     for view in views:
@@ -168,7 +169,8 @@ def explain(status: DaemonStatus, views: Iterable[View], last: LastChanges, key:
         if live is not None:
             lives.append(live._replace(used=usable and live.live and not found))
     used = any(each.used for each in lives) if views else None
-    return Explanation(key, backend, used, tuple(reasons), tuple(lives))
+    owner = status.owners.by_key.get(key)
+    return Explanation(key, backend, owner, used, tuple(reasons), tuple(lives))
 
 
 def _of_registry(status: DaemonStatus, key: str) -> Iterator[Reason]:

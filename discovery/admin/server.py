@@ -184,7 +184,7 @@ class Admin:
             return web.json_response({**document, "error": error}, status=503)
         async with self._turn():
             names = names_document(status.addresses, status.unresolved)
-            return web.json_response({**document, **snapshot_document(status.snapshot), **names})
+            return web.json_response({**document, **snapshot_document(status.snapshot, status.owners.by_key), **names})
 
     async def _consumers(self, _: web.Request) -> web.Response:
         return web.json_response({"consumers": [_consumer(each) for each in self._status().consumers]})

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from discovery.consuming.holding import Held
+from discovery.consuming.owners import Owners
 from discovery.consuming.runner import ConsumerStatus
 from discovery.model import Addresses, Snapshot
 
@@ -21,7 +22,8 @@ class DaemonStatus(NamedTuple):
     `snapshot_from_disk` marks a snapshot that an earlier run remembered and this one has not yet seen confirmed;
     `snapshot_time` is when it was last known to be true. `addresses` are those of backends that are registered by host
     name, `unresolved` is what is wrong with the names, by the backends' services and ids. `held` are the records in
-    the snapshot that the registry has removed, which is not believed, by key. `broken` is why an instance does not run
+    the snapshot that the registry has removed, which is not believed, by key. `owners` are those of the records in the
+    snapshot. `broken` is why an instance does not run
     whose plugin cannot be loaded, by name.
     """
 
@@ -36,6 +38,7 @@ class DaemonStatus(NamedTuple):
     addresses: Addresses = MappingProxyType({})
     unresolved: Mapping[tuple[str, str], str] = MappingProxyType({})
     held: Mapping[str, Held] = MappingProxyType({})
+    owners: Owners = Owners()
     consumers: tuple[ConsumerStatus, ...] = ()
     providers: tuple["RunningProviderStatus", ...] = ()
     config_error: str | None = None

@@ -98,10 +98,12 @@ def _named(record: str) -> tuple[str, str]:
 
 
 def lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines for a person: one for each record, and below it its reasons and its consumers."""
+    """Yield the lines for a person: one for each record, and below it its owner, reasons and consumers."""
     for record in document["records"]:
         what = record["key"] if record["backend"] is None else backend_line(backend_of(record["backend"]))
         yield f"{what}: {_used(record)}"
+        if record.get("owner"):
+            yield f"  owner {record['owner']}"
         for reason in record["reasons"]:
             instance = f"{reason['instance']}: " if reason["instance"] else ""
             lasting = f" for {duration(reason['seconds'])}" if reason["seconds"] is not None else ""
@@ -168,8 +170,8 @@ async def _status(url: "RegistryURL", service: str, timeout: float) -> Any:
     from discovery.consuming.resolving import resolve
     from discovery.model import Snapshot
 
-    snapshot = await read_registry(url, timeout)
+    snapshot, owners = await read_registry(url, timeout)
     there = snapshot.services.get(service)
     of_service = Snapshot(snapshot.revision, {} if there is None else {service: there})
     resolved, unresolved = await resolve(of_service, min(timeout, LOOKUP_SECONDS))
-    return DaemonStatus(str(url), snapshot=snapshot, addresses=resolved.addresses, unresolved=unresolved)
+    return DaemonStatus(str(url), snapshot=snapshot, addresses=resolved.addresses, unresolved=unresolved, owners=owners)

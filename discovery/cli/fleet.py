@@ -137,7 +137,7 @@ async def _read(url: "RegistryURL", timeout: float, reason: str) -> dict[str, An
     from discovery.fleet.fleetdocument import fleet_document
     from discovery.fleet.survey import Member, Surveyed, members_in
 
-    listed = members_in(await read_registry(url, timeout))
+    listed = members_in((await read_registry(url, timeout)).snapshot)
     members = tuple(Member(each, Answered(None, "not asked: no daemon answers here")) for each in listed.announcements)
     surveyed = Surveyed(members, listed.more, listed.invalid, listed.more_invalid)
     return {**fleet_document(surveyed, "", announced=None), "age_seconds": 0.0, "not_asked": [reason]}

@@ -58,12 +58,12 @@ def services(
 
     check_service(service)
     url = settings_of(config, registry=registry).registry
-    snapshot = run_coroutine(read_registry(url, timeout))
+    snapshot, owners = run_coroutine(read_registry(url, timeout))
     if service is not None:
         snapshot = _only(snapshot, service)
     down = _down(admin, config, AdminFiles(admin_token_file, admin_ca, admin_cert, admin_key)) if health else {}
     if as_json:
-        result(json.dumps(snapshot_document(snapshot) | ({"down": down} if health else {}), indent=2))
+        result(json.dumps(snapshot_document(snapshot, owners.by_key) | ({"down": down} if health else {}), indent=2))
         return
     from discovery.cli.records import HEADER, row
     from discovery.cli.table import print_table

@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.consuming.events import contained_events
 from discovery.consuming.holding import Held, LeaseChanges, RememberedHolds, RemovalHolds
 from discovery.consuming.lastgood import PACE, LastGood, Pace, Remembered
+from discovery.consuming.owners import Owners, RecordOwners
 from discovery.consuming.watcher import Observation, SnapshotBuilder
 from discovery.errors import DiscoveryError, describe
 from discovery.model import Rejected, Snapshot
@@ -65,6 +66,7 @@ class RegistryFeed:
         self._registry: Registry | None = None
         self._state_dir: Path | None = None
         self._builder = SnapshotBuilder()
+        self._owners = RecordOwners()  # of the snapshot served, which a new builder does not have yet
         self._holding = RemovalHolds()
         self._last_good: LastGood | None = None
         self._remembered: Remembered | None = None
@@ -91,6 +93,11 @@ class RegistryFeed:
         """The records that the registry does not have and that are served nevertheless, by key."""
         return dict(self._holding.held)
 
+    @property
+    def owners(self) -> Owners:
+        """The owners of the records in the snapshot; those of a snapshot from disk are not known."""
+        return self._owners.told
+
     def release(self, service: str | None) -> tuple[str, ...]:
         """Give up the held records of a service, or (None) of every service. Returns their keys, ordered."""
         released = self._holding.release(service)
@@ -109,7 +116,7 @@ class RegistryFeed:
     async def stop(self) -> None:
         """Follow none, and have no snapshot. Idempotent."""
         await self._cancel()
-        self._holding = RemovalHolds()
+        self._holding, self._owners = RemovalHolds(), RecordOwners()
         self.snapshot, self.snapshot_time, self.from_disk, self.stale = None, None, False, None
 
     async def _cancel(self) -> None:
@@ -246,6 +253,7 @@ class RegistryFeed:
             self._serve(observation.snapshot)
 
     def _serve(self, snapshot: Snapshot) -> None:
+        self._owners = self._builder.owners
         if snapshot is self.snapshot:
             return
         before, self.snapshot = self.snapshot, snapshot

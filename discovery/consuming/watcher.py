@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from discovery.codec import decode
 from discovery.consuming.events import contained_events
+from discovery.consuming.owners import RecordOwners
 from discovery.consuming.rejections import Rejections
 from discovery.model import Backend, Rejected, Service, Snapshot
 from discovery.registry import Delta, Registry, RegistryEvent, Reset, Stale
@@ -30,6 +31,7 @@ class SnapshotBuilder:
     def __init__(self) -> None:
         """Begin without a snapshot: not synced, which is not the same as empty."""
         self.snapshot: Snapshot | None = None
+        self.owners = RecordOwners()
         self._services: dict[str, Service] = {}  # the snapshot's own: a dict is copied faster than through its proxy
         self._rejections = Rejections()
 
@@ -68,6 +70,8 @@ class SnapshotBuilder:
         self, revision: int, records: Mapping[str, bytes], keep: Iterable[Backend], created: Mapping[str, int] | None
     ) -> Snapshot:
         self._rejections = Rejections()
+        keep = list(keep)
+        self.owners.keep(each.key for each in keep)
         backends = [backend for key, value in records.items() if (backend := self._decode(key, value, created))]
         rejections = self._rejections
         snapshot = Snapshot.of(revision, [*backends, *keep], rejections.detailed, rejections.more)
@@ -86,6 +90,8 @@ class SnapshotBuilder:
         changed: dict[str, dict[str, Backend | None]] = {}
         for key in deletes:
             self._rejections.drop(key)
+            if key not in puts:
+                self.owners.drop(key)
             name, _, id_ = key.partition("/")
             changed.setdefault(name, {})[id_] = None
         for key, value in puts.items():
@@ -108,8 +114,10 @@ class SnapshotBuilder:
         record = decode(key, value)
         if isinstance(record, Rejected):
             self._rejections.put(key, (record,))
+            self.owners.drop(key)
             return None
         self._rejections.put(key, record.ignored)
+        self.owners.put(key, record.owner)
         if created is not None:  # set in place, not by a copy of each of 100,000: nobody else has the object yet
             object.__setattr__(record.backend, "created", created.get(key))
         return record.backend

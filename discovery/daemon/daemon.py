@@ -125,6 +125,7 @@ class Daemon:
             addresses=self._link.latest.addresses if self._link.latest is not None else {},
             unresolved=self._link.resolver.problems,
             held=feed.held,
+            owners=feed.owners,
             consumers=tuple(consumer.status for consumer in self._running.consumers.values()),
             providers=tuple(provider.status for provider in self._running.providers.values()),
             config_error=self._reloads.error,

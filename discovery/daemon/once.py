@@ -4,14 +4,16 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
+from discovery.consuming.events import contained_events
+from discovery.consuming.owners import Owners
 from discovery.consuming.resolving import Resolved
 from discovery.consuming.runner import ConsumerInstance
 from discovery.consuming.selection import narrowed
-from discovery.consuming.watcher import observe
+from discovery.consuming.watcher import SnapshotBuilder
 from discovery.daemon.instances import Instances
 from discovery.errors import ConfigError, DiscoveryError, RegistryUnavailableError, describe
 from discovery.hosting.directories import Directories
@@ -36,16 +38,30 @@ class Survey:
     skipped: Mapping[str, str]
 
 
+class Contents(NamedTuple):
+    """The registry's state at a moment: the snapshot, and the owners of the snapshot's records."""
+
+    snapshot: Snapshot
+    owners: Owners
+
+
 async def current_snapshot(registry: Registry, timeout: float) -> Snapshot:
-    """The registry's state now. Raises RegistryUnavailableError, with the reason, after `timeout` seconds."""
+    """Return the registry's state now. Raises RegistryUnavailableError, with the reason, after `timeout` seconds."""
+    return (await current_contents(registry, timeout)).snapshot
+
+
+async def current_contents(registry: Registry, timeout: float) -> Contents:
+    """Return the registry's state and the owners now. Raises RegistryUnavailableError as `current_snapshot` does."""
     reason = "it does not answer"
+    builder = SnapshotBuilder()
     try:
-        async with asyncio.timeout(timeout), aclosing(observe(registry)) as observations:
-            async for observation in observations:
+        async with asyncio.timeout(timeout), aclosing(contained_events(registry)) as events:
+            async for event in events:
+                observation = builder.apply(event)
                 if observation.stale is not None:
                     reason = observation.stale
                 elif observation.snapshot is not None:
-                    return observation.snapshot
+                    return Contents(observation.snapshot, builder.owners.told)
     except TimeoutError:
         pass
     raise RegistryUnavailableError(f"the registry could not be read within {timeout:g} s: {reason}")

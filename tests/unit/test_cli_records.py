@@ -85,7 +85,7 @@ def test_lines_for_people() -> None:
 
 def test_a_snapshot_document() -> None:
     bad = Rejected("web/bad", "no host")
-    document = snapshot_document(Snapshot.of(3, [backend(id="a", labels={"k": "v"})], [bad]))
+    document = snapshot_document(Snapshot.of(3, [backend(id="a", labels={"k": "v"})], [bad]), {"web/a": "me"})
     assert document == {
         "revision": 3,
         "services": {
@@ -98,6 +98,7 @@ def test_a_snapshot_document() -> None:
                     "weight": 1,
                     "state": "active",
                     "labels": {"k": "v"},
+                    "owner": "me",
                 }
             ]
         },

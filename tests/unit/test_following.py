@@ -101,3 +101,39 @@ async def test_serving_from_disk_does_not_make_the_snapshot_younger(tmp_path: Pa
         async with run_of(registry, tmp_path) as following:
             await eventually(lambda: following.from_disk)
     assert abs(file.stat().st_mtime - then) < 1
+
+
+async def test_the_owner_of_a_held_record_stays_known_and_a_restart_learns_the_owners_from_the_registry(
+    tmp_path: Path,
+) -> None:
+    registry = MemoryRegistry()
+    lease = await registry.open_lease("living", 10)
+    await lease.put(backend("web", "a"))
+    async with run_of(registry, tmp_path) as following:
+        await eventually(lambda: keys(following.snapshot) == {"web/a"})
+        registry.lose()
+        await eventually(lambda: set(following.held) == {"web/a"})
+        assert following.owners.by_key == {"web/a": "living"}
+    assert following.owners.by_key == {}
+    registry.set_stale("away")
+    async with run_of(registry, tmp_path) as following:
+        await eventually(lambda: following.from_disk)
+        assert (keys(following.snapshot), following.owners.by_key) == ({"web/a"}, {})
+        registry.set_fresh()
+        registry.put_raw("web/a", b'{"host": "10.0.0.1", "port": 80, "owner": "another"}')
+        await eventually(lambda: following.owners.by_key == {"web/a": "another"})
+
+
+async def test_the_owners_of_one_registry_stand_as_long_as_its_snapshot(tmp_path: Path) -> None:
+    first, second = MemoryRegistry(), MemoryRegistry()
+    for registry, owner in ((first, "this"), (second, "that")):
+        await (await registry.open_lease(owner, 10)).put(backend("web", owner))
+    second.set_stale("away")
+    async with run_of(first, tmp_path) as following:
+        await eventually(lambda: following.snapshot is not None)
+        await following.follow(second, RegistryURL.parse("memory://other"), tmp_path)
+        await eventually(lambda: following.stale)
+        assert (keys(following.snapshot), following.owners.by_key) == ({"web/this"}, {"web/this": "this"})
+        second.set_fresh()
+        await eventually(lambda: keys(following.snapshot) == {"web/that"})
+        assert following.owners.by_key == {"web/that": "that"}

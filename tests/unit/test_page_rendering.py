@@ -19,6 +19,7 @@ from discovery.admin.page.rendering import Renderer, panel_id
 from discovery.admin.status import DaemonStatus
 from discovery.consuming.history import AppliedHistory, Change, ChangeHistory, Named
 from discovery.consuming.holding import Cause, Held
+from discovery.consuming.owners import Owners
 from discovery.consuming.resolving import Step
 from discovery.consuming.runner import ConsumerStatus
 from discovery.hosting.isolation import Phase
@@ -100,6 +101,7 @@ def facts(text: str = "") -> Facts:
         alarms=(text,),
         unresolved={("web", text): text},
         held={f"web/{text}": Held(Cause.GAP, 5.0, 9.0), "web/zero": Held(Cause.RESET, None, None)},
+        owners=Owners({f"web/{text}": text}),
         consumers=(consumer,),
         config_error=text,
         broken={text: text},

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from discovery.admin.page.facts import Facts
-from discovery.admin.page.filters import Filters
+from discovery.admin.page.filters import Conditions, Filters
 from discovery.admin.page.matching import Matching, Slices
 from discovery.admin.page.painting import Painter
 from discovery.admin.page.stream import Pace, Reader, Stream
 from discovery.admin.status import DaemonStatus
 from discovery.admin.waiters import Waiters
+from discovery.consuming.owners import Owners
 from discovery.model import Backend, Snapshot
 from discovery.testing import eventually, within
 
@@ -232,13 +233,26 @@ def turns(coroutine: Any) -> Iterator[Any]:
 def test_very_many_backends_are_filtered_in_slices_and_once() -> None:
     snapshot = Snapshot.of(1, (Backend("web", f"id-{number}", "10.0.0.1", 80) for number in range(10_000)))
     matching, looks = Matching(Filters(q="ID-77", page=2)), 0
-    *waits, page = turns(matching.page(snapshot, Facts(DaemonStatus("x")).conditions, Slices(seconds=0.0)))
+    *waits, page = turns(matching.page(snapshot, Conditions(), Owners(), Slices(seconds=0.0)))
     assert len(waits) >= 5
     assert (page.found, page.all, page.number, page.last) == (111, 10_000, 2, 2)
     assert len(page.rows) == 11
     known = dict(matching._known)
     changed = Snapshot(2, {"web": snapshot.services["web"].with_changes({"id-770": None})})
-    *_, page = turns(matching.page(changed, Facts(DaemonStatus("x")).conditions, Slices(seconds=60.0)))
+    *_, page = turns(matching.page(changed, Conditions(), Owners(), Slices(seconds=60.0)))
     looks = sum(id_ not in known for id_ in matching._known)
     assert page.found == 110
     assert 0 < looks <= 2, "only the run that changed is looked at again"
+
+
+def test_a_backend_is_found_by_its_owner_also_if_the_owner_alone_changes() -> None:
+    snapshot = Snapshot.of(1, [Backend("web", id_, "10.0.0.1", 80) for id_ in ("1", "2")])
+    matching = Matching(Filters(q="THAT"))
+
+    def found(owners: Owners) -> list[str]:
+        *_, page = turns(matching.page(snapshot, Conditions(), owners, Slices()))
+        return [each.id for each in page.rows]
+
+    assert found(Owners({"web/1": "this", "web/2": None})) == []
+    assert found(Owners({"web/1": "that one", "web/2": None}, moves=1)) == ["1"]
+    assert found(Owners({"web/1": "that one", "web/2": "that one"}, moves=2)) == ["1", "2"]

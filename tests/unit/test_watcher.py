@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from discovery.consuming.watcher import SnapshotBuilder
 from discovery.model import Changes, Service, Snapshot, diff
-from discovery.registry import Delta, Reset, Stale
+from discovery.registry import Delta, Record, Reset, Stale, decode
 from discovery.testing import backend
 
 KEYS = st.sampled_from([f"{service}/{id_}" for service in ("a", "b", "c") for id_ in ("1", "2", "3", "4")])
@@ -16,6 +16,8 @@ VALUES = st.sampled_from(
         b"10.0.0.1:80",
         b"10.0.0.2:80",
         b'{"host": "h", "port": 1, "weight": 7}',
+        b'{"host": "h", "port": 1, "weight": 7, "owner": "this"}',
+        b'{"host": "10.0.0.1", "port": 80, "owner": "that"}',
         b"nonsense",
         b"",
         b'{"host": "h", "port": 1, "haproxy_server_options": "backup"}',
@@ -23,6 +25,11 @@ VALUES = st.sampled_from(
 )
 RECORDS = st.dictionaries(KEYS, VALUES)
 CHANGES = st.lists(st.tuples(st.dictionaries(KEYS, VALUES, max_size=3), st.frozensets(KEYS, max_size=3)), max_size=12)
+
+
+def owners_of(contents: dict[str, bytes]) -> dict[str, str | None]:
+    records = {key: decode(key, value) for key, value in contents.items()}
+    return {key: record.owner for key, record in records.items() if isinstance(record, Record)}
 
 
 def of_contents(revision: int, contents: dict[str, bytes]) -> Snapshot | None:
@@ -42,6 +49,7 @@ def test_snapshot_is_a_function_of_contents(records: dict[str, bytes], changes: 
         assert snapshot == expected
         assert snapshot.services == expected.services
         assert list(snapshot.services) == sorted(snapshot.services)
+        assert builder.owners.told.by_key == owners_of(contents)
         assert all(service.backends for service in snapshot.services.values())
 
 
@@ -121,6 +129,31 @@ def test_rewriting_the_same_value_keeps_the_same_backend() -> None:
     after = builder.apply(Delta(2, {"a/1": b"10.0.0.1:80"})).snapshot
     assert after.revision == 2
     assert after.services["a"].backends[0] is before.services["a"].backends[0]
+
+
+def test_another_owner_of_an_equal_backend_is_known_and_changes_no_service() -> None:
+    builder = SnapshotBuilder()
+    this, that = (f'{{"host": "10.0.0.1", "port": 80, "owner": "{owner}"}}'.encode() for owner in ("this", "that"))
+    before = builder.apply(Reset(1, {"a/1": this, "a/2": b"10.0.0.2:80"})).snapshot
+    at_first = builder.owners.told
+    assert builder.apply(Delta(2, {"a/3": this})).snapshot is not None
+    assert builder.owners.told.moves == at_first.moves, "a new record has a new backend"
+    after = builder.apply(Delta(3, {"a/1": that, "a/2": b'{"host": "10.0.0.2", "port": 80, "owner": "that"}'})).snapshot
+    assert diff(before, after) == Changes(added=(backend("a", "3", "10.0.0.1", 80),))
+    assert after.services["a"].get("1") is before.services["a"].get("1")
+    assert builder.owners.told.by_key == {"a/1": "that", "a/2": "that", "a/3": "this"}
+    assert builder.owners.told.moves == at_first.moves + 2
+    assert at_first.by_key == {"a/1": "this", "a/2": None}
+
+
+def test_a_record_that_is_kept_keeps_its_owner_until_it_is_dropped() -> None:
+    builder = SnapshotBuilder()
+    this = b'{"host": "10.0.0.1", "port": 80, "owner": "this"}'
+    before = builder.apply(Reset(1, {"a/1": this, "a/2": this})).snapshot
+    builder.apply(Reset(2, {"a/3": this}), [each for each in before.backends() if each.id == "1"])
+    assert builder.owners.told.by_key == {"a/1": "this", "a/3": "this"}
+    builder.drop({"a/1"})
+    assert builder.owners.told.by_key == {"a/3": "this"}
 
 
 def test_a_record_gone_bad_leaves_and_says_why() -> None:

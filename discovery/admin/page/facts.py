@@ -66,11 +66,6 @@ class Facts(_Facts):
             frozenset(self.down), frozenset(map("/".join, self.status.unresolved)), frozenset(self.status.held)
         )
 
-    @cached_property
-    def owners(self) -> dict[str, str]:
-        """The owners of the records that this daemon has registered, by key."""
-        return {key: provider.owner for provider in self.status.providers for key in provider.registered}
-
 
 def facts_of(sources: Sources, offset: float, driven: Mapping[str, Driven]) -> Facts:
     """Return the state at this moment. For the core's loop."""

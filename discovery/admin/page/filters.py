@@ -23,9 +23,9 @@ _MOST_PAGES = 1_000_000
 class Filters(NamedTuple):
     """The rows that a reader wants to see. An empty text selects everything.
 
-    `q` is a text that a key, an address, a label or a reason contains, in any case; `service` is the whole name of a
-    service; `state` is one of STATES, `health` one of HEALTHS. `page` counts from 1. `changes` is the number of changes
-    in the timeline. `panel` is what is shown in detail: `fleet`, `consumers/NAME` or `providers/NAME`.
+    `q` is a text that a key, an address, an owner, a label or a reason contains, in any case; `service` is the whole
+    name of a service; `state` is one of STATES, `health` one of HEALTHS. `page` counts from 1. `changes` is the number
+    of changes in the timeline. `panel` is what is shown in detail: `fleet`, `consumers/NAME` or `providers/NAME`.
     """
 
     q: str = ""
@@ -82,8 +82,8 @@ def filters_of(query: Mapping[str, str]) -> Filters:
     )
 
 
-def predicate(filters: Filters, conditions: Conditions) -> Callable[[Backend], bool]:
-    """Return the function that tells whether a backend of a wanted service is wanted."""
+def predicate(filters: Filters, conditions: Conditions, owners: Mapping[str, str | None]) -> Callable[[Backend], bool]:
+    """Return the function that tells whether a backend of a wanted service is wanted. `owners` are by key."""
     wanted, state, keys = filters.q.lower(), filters.state, _keys(filters.health, conditions)
     well = filters.health == "well"
 
@@ -92,7 +92,7 @@ def predicate(filters: Filters, conditions: Conditions) -> Callable[[Backend], b
             return False
         if keys is not None and (each.key in keys) is well:
             return False
-        return not wanted or wanted in _text(each)
+        return not wanted or wanted in _text(each, owners)
 
     return matches
 
@@ -116,9 +116,12 @@ def _state(backend: Backend) -> str:
     return "active" if backend.weight else "weight-zero"
 
 
-def _text(backend: Backend) -> str:
+def _text(backend: Backend, owners: Mapping[str, str | None]) -> str:
     """Return the text of a backend in which is looked, in lower case."""
-    text = f"{backend.service}/{backend.id}\n{backend.address}"
+    key = backend.key
+    text = f"{key}\n{backend.address}"
+    if owner := owners.get(key):
+        text += f"\n{owner}"
     if backend.labels:
         text += "".join(f"\n{name}={value}" for name, value in backend.labels.items())
     return text.lower()

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from discovery.admin.page.filters import ROWS_OF_A_PAGE, Conditions, Filters, predicate
+from discovery.consuming.owners import Owners
 from discovery.model import Backend, Service, Snapshot
 
 SLICE_SECONDS = 0.002
@@ -63,18 +64,21 @@ class Matching:
         """Begin without a snapshot."""
         self._filters = filters
         self._conditions = Conditions()
+        self._moves = 0
         self._known: dict[int, tuple[tuple[Backend, ...], tuple[Backend, ...]]] = {}  # by the id of a run
 
-    async def page(self, snapshot: Snapshot | None, conditions: Conditions, slices: Slices) -> Page:
+    async def page(self, snapshot: Snapshot | None, conditions: Conditions, owners: Owners, slices: Slices) -> Page:
         """Return the page of the backends that are wanted; the last one if there are fewer pages."""
         if snapshot is None:
             return Page()
         if self._filters.health and conditions != self._conditions:
             self._known = {}
-        self._conditions = conditions
+        if self._filters.q and owners.moves != self._moves:  # a run that is the same may have another owner
+            self._known = {}
+        self._conditions, self._moves = conditions, owners.moves
         services = self._services(snapshot.services)
         all_ = sum(map(len, snapshot.services.values()))
-        matches = predicate(self._filters, conditions)
+        matches = predicate(self._filters, conditions, owners.by_key)
         selects = bool(self._filters.q or self._filters.state or self._filters.health)
         known, found, runs = {}, 0, []
         looks = 0

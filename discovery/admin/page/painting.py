@@ -121,7 +121,7 @@ class Painter:
 
     async def _paint_view(self, view: View, facts: Facts, slices: Slices) -> Picture:
         filters, memo = view.filters, view.memo
-        page = await view.matching.page(facts.status.snapshot, facts.conditions, slices)
+        page = await view.matching.page(facts.status.snapshot, facts.conditions, facts.status.owners, slices)
         parts, rows = dict(self._shared.parts), dict(self._shared.rows)
         counts = page._replace(rows=())
         parts["found-part"] = memo.part("found-part", "found", counts, filters)

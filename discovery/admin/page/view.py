@@ -205,7 +205,7 @@ def backend_row(backend: Backend, facts: Facts, ages: Ages) -> BackendRow:
         weight=backend.weight,
         address=backend.address,
         addresses=tuple(addresses),
-        owner=facts.owners.get(key, ""),
+        owner=status.owners.by_key.get(key) or "",
         labels=tuple(islice(sorted(backend.labels.items()), _MOST_LABELS)) if backend.labels else (),
         more_labels=max(0, len(backend.labels) - _MOST_LABELS),
         since=None if age.since is None else facts.moment(age.since),

@@ -18,7 +18,7 @@ B2 = B1 | {"id": "b2", "host": "10.0.0.2", "weight": 7, "state": "draining", "la
 
 def fill(world: World) -> None:
     world.put("web/b1", "10.0.0.1:80")
-    world.put("web/b2", json.dumps({k: B2[k] for k in ("host", "port", "weight", "state", "labels")}))
+    world.put("web/b2", json.dumps({k: B2[k] for k in ("host", "port", "weight", "state", "labels")} | {"owner": "me"}))
     world.put("web/bad", '{"host": "10.0.0.3", "port": 99999}')
     world.put("db/n", '{"host": "db.example", "port": 5432, "haproxy_server_options": "verify none"}')
 
@@ -35,7 +35,7 @@ def test_services_as_json(start: Start, world: World) -> None:
     document = json.loads("\n".join(lines))
     assert (code, stderr) == (0, "")
     assert document.keys() == {"revision", "services", "rejected"}
-    assert document["services"]["web"] == [B1, B2]
+    assert document["services"]["web"] == [B1 | {"owner": None}, B2 | {"owner": "me"}]
     assert [each["host"] for each in document["services"]["db"]] == ["db.example"]
     ignored, bad = document["rejected"]
     assert (ignored["key"], ignored["field"]) == ("db/n", "haproxy_server_options")
