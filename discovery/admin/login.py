@@ -14,14 +14,15 @@ LOGIN, LOGOUT = "/login", "/logout"
 _LONGEST_ADDRESS = 4000
 """Characters of an address to go on to: longer ones are no address of ours."""
 _STYLE = (
-    ":root{color-scheme:light dark;font:1rem/1.5 system-ui,sans-serif}"
+    ":root{color-scheme:light dark;font:1rem/1.5 system-ui,sans-serif;background:Canvas;color:CanvasText}"
+    "a{color:LinkText}"
     "main{max-width:24rem;margin:15vh auto;padding:0 1rem}"
     "input,button{font:inherit;box-sizing:border-box;width:100%;padding:.5rem;margin:.25rem 0 1rem}"
 )
 _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _HEADERS = {
-    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; form-action 'self'; base-uri 'none';"
-    " frame-ancestors 'none'",
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; img-src data:; form-action 'self';"
+    " base-uri 'none'; frame-ancestors 'none'",
     # Without a referrer a browser sends the origin `null`; only over TLS and at loopback it tells the site otherwise.
     "Referrer-Policy": "same-origin",
 }
@@ -31,7 +32,7 @@ _MOST_FIELDS = 10
 """Fields of a form that are read: ours has two."""
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title} - discovery</title><style>{style}</style></head>
+<title>{title} - discovery</title><link rel="icon" href="data:,"><style>{style}</style></head>
 <body><main><h1>discovery</h1>{contents}</main></body></html>
 """
 _FORM = """{error}

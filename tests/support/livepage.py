@@ -127,8 +127,7 @@ def _run(directory: Path, etcd: EmbeddedEtcd, start: Starter, port: int) -> Stag
     start.environment["PYTHONPATH"] = str(directory / "site")
     found = Found(directory / "found.json")
     found(("passing", 1001, "passing"), ("refused", 1002, "failing"), idle="it publishes no port")
-    config.write_text(f"""
-announce = true
+    config.write_text(f"""announce = true
 [consumers.edge]
 plugin = "haproxy"
 filter = {{ services = ["api", "web"] }}
