@@ -114,11 +114,17 @@ class HttpServer:
         """
         if self._streams >= self.most_streams:
             return False
-        for connection in self._connections:
-            if connection.transport is request.transport:
-                connection.stay()
-                return True
-        return False
+        connection = self._connection(request)
+        if connection is None:
+            return False
+        connection.stay()
+        return True
+
+    def _connection(self, request: web.Request) -> "_Connection | None":
+        """Return the connection of a request; None if its client has gone, and not one that has no transport yet."""
+        if request.transport is None:
+            return None
+        return next((each for each in self._connections if each.transport is request.transport), None)
 
     @property
     def _streams(self) -> int:
@@ -224,19 +230,27 @@ class HttpServer:
                 await request.read()
             except (web.RequestPayloadError, HttpProcessingError, ConnectionError):  # its fault, and no line of the log
                 return web.json_response({"error": "the body is not as its header says"}, status=400)
-        for connection in self._connections:
-            if connection.transport is request.transport:
-                connection.begin()
+            except RuntimeError:  # aiohttp's, if the connection has ended before anybody reads the body
+                if not _has_gone(request):
+                    raise
+                return _nobodys(request)
+        connection = self._connection(request)
+        if connection is not None:
+            connection.begin()
         host = request.headers.get("Host", "")
         if not is_known(host, self._hosts()):
             error = f"the host name {host[:200]!r} is not served: use an IP address, or add the name to admin_hosts"
             return web.json_response({"error": error}, status=403)
         try:
             return await handler(request)
+        except ConnectionError:
+            if not _has_gone(request):
+                raise  # a fault of ours
+            return _nobodys(request)
         finally:
-            for connection in self._connections:
-                if connection.stays and connection.transport is request.transport:
-                    connection.begin()  # an answer without an end has ended: what is left is read in time, or never
+            connection = self._connection(request)
+            if connection is not None and connection.stays:
+                connection.begin()  # an answer without an end has ended: what is left is read in time, or never
 
 
 class _Connection(asyncio.Protocol):
@@ -322,6 +336,17 @@ def _is_our_fault(record: logging.LogRecord) -> bool:
     """Keep a log record, unless its cause is a malformed request: the client alone learns of that, by status 400."""
     malformed = (HttpProcessingError, web.RequestPayloadError)
     return record.exc_info is None or not isinstance(record.exc_info[1], malformed)
+
+
+def _has_gone(request: web.Request) -> bool:
+    """Return True if the client of a request has closed its connection, or we have."""
+    return request.transport is None or request.transport.is_closing()
+
+
+def _nobodys(request: web.Request) -> web.Response:
+    """Return an answer to a request whose client has gone. Clients do that as they like: it is no line of the log."""
+    _log.debug("a client of the admin endpoint has gone before its answer", path=request.path)
+    return web.Response()
 
 
 async def _close_afterwards(_: web.Request, response: web.StreamResponse) -> None:
