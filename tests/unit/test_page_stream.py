@@ -9,8 +9,9 @@ from typing import Any
 from discovery.admin.page.facts import Facts
 from discovery.admin.page.filters import Conditions, Filters
 from discovery.admin.page.matching import Matching, Slices
+from discovery.admin.page.pacing import Pace
 from discovery.admin.page.painting import Painter
-from discovery.admin.page.stream import Pace, Reader, Stream
+from discovery.admin.page.stream import Reader, Stream
 from discovery.admin.status import DaemonStatus
 from discovery.admin.waiters import Waiters
 from discovery.consuming.owners import Owners

@@ -95,12 +95,17 @@ class Painter:
     async def paint(self, view: View, facts: Facts, slices: Slices) -> Picture:
         """Return the picture of `facts` in a view. What is common to all views is painted once for the same facts."""
         async with self._turn:
-            if facts is not self._facts:
-                await self._paint_common(facts, slices)
-                self._facts = facts
+            await self._paint_shared(facts, slices)
             return await self._paint_view(view, facts, slices)
 
-    async def _paint_common(self, facts: Facts, slices: Slices) -> None:
+    async def paint_common(self, facts: Facts, slices: Slices) -> None:
+        """Paint what is common to all views, unless it is painted for the same facts."""
+        async with self._turn:
+            await self._paint_shared(facts, slices)
+
+    async def _paint_shared(self, facts: Facts, slices: Slices) -> None:
+        if facts is self._facts:
+            return
         self._ages.take(facts.changes)
         self._timeline.forget(facts)
         await slices.breathe()
@@ -118,6 +123,7 @@ class Painter:
         rows = await _rows(memo, "consumer", consumers, lambda row: row.name, slices)
         memo.turn()
         self._shared = Picture(parts, {"consumer-rows": rows})
+        self._facts = facts
 
     async def _paint_view(self, view: View, facts: Facts, slices: Slices) -> Picture:
         filters, memo = view.filters, view.memo

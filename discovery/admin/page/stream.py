@@ -7,15 +7,17 @@ newest when it is ready for it, and what it has missed only in its last form.
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 
 from discovery.admin.page.facts import Facts
 from discovery.admin.page.filters import Filters
 from discovery.admin.page.matching import Slices
+from discovery.admin.page.pacing import UPDATES, Pace, Painted, due, in_turn, parts
 from discovery.admin.page.painting import Painter, Picture, View
 from discovery.admin.waiters import Waiters
 from discovery.errors import describe
@@ -24,25 +26,15 @@ MOST_VIEWS = 16
 """Views of one reader: a browser's tabs."""
 
 
-class Pace(NamedTuple):
-    """How often pictures are painted.
-
-    `least` is how many seconds are between two pictures at least: five updates in a second. `look` is after how many
-    seconds one is painted unasked, for what nobody tells of, as a check's outcome. `share` is the share of a processor
-    that painting may take: a picture that takes longer is painted less often.
-    """
-
-    least: float = 0.2
-    look: float = 1.0
-    share: float = 0.03
-
-
 class Reader:
-    """A client of the stream, with its views and what it has got."""
+    """A client of the stream, with its views and what it has got. An update is what is new in any of its views."""
 
-    def __init__(self, views: Iterable["_Watched"]) -> None:
-        """It has got nothing yet."""
+    def __init__(self, views: Iterable["_Watched"], least: float) -> None:
+        """It has got nothing yet, and gets `UPDATES` in that many times `least` seconds at most."""
         self._sent: dict[_Watched, int] = dict.fromkeys(views, 0)
+        self._window = UPDATES * least
+        self._taken: deque[float] = deque(maxlen=UPDATES)
+        self._later: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
         self._news.set()
 
@@ -51,9 +43,31 @@ class Reader:
         """The queries of its views, in the order in which it asked for them, as the messages name them."""
         return [each.view.filters.query for each in self._sent]
 
+    @property
+    def watched(self) -> "Collection[_Watched]":
+        """Its views."""
+        return self._sent.keys()
+
     def tell(self) -> None:
-        """Wake the reader: there may be news."""
+        """Wake the reader: there may be news. If it has got as many updates as may be, it wakes later.
+
+        The first picture of a view does not wait.
+        """
+        if (pause := self._pause()) <= 0 or any(each.version and not sent for each, sent in self._sent.items()):
+            self.wake()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(pause, self.wake)
+
+    def wake(self) -> None:
+        """Wake the reader now."""
+        self.end()
         self._news.set()
+
+    def end(self) -> None:
+        """Wake the reader no more for what it has been told."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
 
     async def wait(self, seconds: float) -> bool:
         """Wait for news, `seconds` at most; return whether there are any."""
@@ -64,12 +78,28 @@ class Reader:
 
     def take(self) -> Iterator[bytes]:
         """Yield the messages of what the reader has not got yet; each counts as sent when the next is asked for."""
+        if not self._news.is_set():
+            return
         self._news.clear()
+        begun, waits, takes, later = time.monotonic(), self._pause() > 0, False, False
         for watched, sent in self._sent.items():
-            if watched.version > sent:
-                version = watched.version
-                yield watched.message(sent)
-                self._sent[watched] = version
+            if watched.version <= sent:
+                continue
+            if waits and sent:
+                later = True
+                continue
+            if not takes:
+                takes = True
+                self._taken.append(begun)
+            version = watched.version
+            yield watched.message(sent)
+            self._sent[watched] = version
+        if later:
+            self.tell()
+
+    def _pause(self) -> float:
+        """Return the seconds until the reader may have another update."""
+        return self._taken[0] + self._window - time.monotonic() if len(self._taken) == UPDATES else 0.0
 
 
 class _Watched:
@@ -77,6 +107,7 @@ class _Watched:
 
     def __init__(self, view: View) -> None:
         self.view = view
+        self.painted = Painted(time.monotonic())
         self.readers: set[Reader] = set()
         self.version = 0
         self._parts: dict[str, tuple[int, str]] = {}
@@ -138,9 +169,10 @@ class Stream:
         self._waiters = waiters
         self._pace = pace or Pace()
         self._views: dict[Filters, _Watched] = {}
+        self._readers: set[Reader] = set()
         self._painting: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._news = False
+        self._told = 0
         self._log = structlog.get_logger("discovery.admin.page")
         self.cost = 0.0
         """Seconds of a processor that painting has taken so far."""
@@ -148,13 +180,14 @@ class Stream:
     @property
     def readers(self) -> int:
         """The number of readers."""
-        return len({reader for watched in self._views.values() for reader in watched.readers})
+        return len(self._readers)
 
     @contextmanager
     def reader(self, wanted: Iterable[Filters]) -> Iterator[Reader]:
         """A reader of these views, who is told of news until the end of the block."""
         views = [self._views.get(each) or _Watched(self._painter.view(each)) for each in wanted]
-        reader = Reader(views)
+        reader = Reader(views, self._pace.least)
+        self._readers.add(reader)
         for each in views:
             self._views[each.view.filters] = each
             each.readers.add(reader)
@@ -164,6 +197,8 @@ class Stream:
         try:
             yield reader
         finally:
+            reader.end()
+            self._readers.discard(reader)
             for each in views:
                 each.readers.discard(reader)
                 if not each.readers:
@@ -177,49 +212,69 @@ class Stream:
         if self._painting is not None:
             self._painting.cancel()
             self._painting = None
-        for watched in self._views.values():
-            for reader in watched.readers:
-                reader.tell()
+        for reader in self._readers:
+            reader.wake()
 
     async def _paint(self) -> None:
         listening = self._waiters.listening(self._tell) if self._waiters is not None else nullcontext()
-        earliest = look = 0.0
         with listening:
             while True:
                 self._wake.clear()
-                now = time.monotonic()
-                due = earliest if self._news else look
-                fresh = [each for each in self._views.values() if each.version == 0]
-                if fresh:
-                    earliest = max(earliest, now) + await self._paint_all(fresh) / self._pace.share
-                elif now >= due:
-                    self._news = False
-                    cost = await self._paint_all([*self._views.values()])
-                    earliest = now + max(self._pace.least, cost / self._pace.share)
-                    look = max(earliest, now + self._pace.look)
+                now, readers = time.monotonic(), [each.watched for each in self._readers]
+                shares = parts(readers)
+                times = {each: due(each.painted, self._pace, part, self._told) for each, part in shares.items()}
+                if views := in_turn(readers, times, now):
+                    await self._paint_some(views)
                 else:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(due - now):
+                        async with asyncio.timeout(min(times.values(), default=now + self._pace.look) - now):
                             await self._wake.wait()
 
-    async def _paint_all(self, views: Iterable[_Watched]) -> float:
-        """Paint these views, and wake those of their readers who have news. Return the seconds that it has cost."""
-        slices = Slices()
+    async def _paint_some(self, views: Iterable[_Watched]) -> None:
+        """Paint these views, or the first of them if all take too long for a round.
+
+        A reader with news is woken once, when all of its views among them are painted.
+        """
+        begun, told, slices = time.monotonic(), self._told, Slices()
         try:
             facts = self._facts()
-            for each in views:
-                if each.take(await self._painter.paint(each.view, facts, slices)):
-                    for reader in each.readers:
-                        reader.tell()
+            await self._painter.paint_common(facts, slices)
         except Exception as error:  # noqa: BLE001 - a fault of the page must not end the page
-            self._log.error("the live page cannot be painted, trying again", reason=describe(error), exc_info=error)
+            self._fail(error)
             await asyncio.sleep(self._pace.look)
-        cost = slices.end()
-        self.cost += cost
-        return cost
+            return
+        shared = spent = slices.end()
+        left = Counter(reader for each in views for reader in each.readers)
+        news: set[Reader] = set()
+        costs: dict[_Watched, float] = {}
+        for each in views:
+            slices = Slices()
+            try:
+                if each.take(await self._painter.paint(each.view, facts, slices)):
+                    news |= each.readers
+                each.painted = Painted(begun, told=told)
+            except Exception as error:  # noqa: BLE001 - a fault of one view must not end the others
+                self._fail(error)
+                each.painted = Painted(begun + self._pace.look)
+            costs[each] = slices.end()
+            spent += costs[each]
+            left.subtract(each.readers)
+            for reader in [reader for reader in each.readers & news if left[reader] <= 0]:
+                news.discard(reader)
+                reader.tell()
+            if spent > self._pace.round:
+                break
+        for each, cost in costs.items():
+            each.painted = each.painted._replace(cost=cost + shared / len(costs))
+        for reader in news:
+            reader.tell()
+        self.cost += spent
+
+    def _fail(self, error: Exception) -> None:
+        self._log.error("the live page cannot be painted, trying again", reason=describe(error), exc_info=error)
 
     def _tell(self) -> None:
-        self._news = True
+        self._told += 1
         self._wake.set()
 
 
