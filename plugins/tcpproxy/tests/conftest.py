@@ -70,3 +70,15 @@ def reset() -> Reset:
         sock.close()
 
     return reset
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, int]]:
+    """A backend whose connects are never answered: its queue is full."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(server.getsockname())
+        yield server.getsockname()

@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from discovery_tcpproxy.worker.context import WorkerContext
@@ -13,6 +13,7 @@ from discovery_tcpproxy.worker.hold_queue import HoldQueue
 from discovery_tcpproxy.worker.loop import Deadlines
 from discovery_tcpproxy.worker.pool import UpstreamPool
 from discovery_tcpproxy.worker.stream import Connection
+from discovery_tcpproxy.worker.upstream import Upstream
 
 _Socket, _AF_INET, _AF_INET6 = socket.SocketType, socket.AF_INET, socket.AF_INET6
 _IPPROTO_TCP, _TCP_NODELAY = socket.IPPROTO_TCP, socket.TCP_NODELAY
@@ -107,18 +108,31 @@ class Dialler:
         self._pool.failed(upstream, self._loop.now, reason)
         self.queue.schedule()
 
-    def dial_another(self, connection: Connection) -> None:
-        """Break off the attempt of a connection, whose backend has left, and dial another backend."""
-        self.attempts.discard(connection)
-        connection.detach_server()
-        upstream, connection.upstream = connection.upstream, None
-        if upstream is not None:
-            self._pool.abandoned(upstream)
-        self.dial(connection)
+    def break_off(self, left: Container[Upstream]) -> None:
+        """Break off the attempts at backends that have left, and dial other backends.
+
+        There may be very many, which would overflow the queue of another backend's kernel: they take turns.
+        """
+        broken_off = [each for each in self.attempts.all() if each.upstream in left]
+        for connection in broken_off:
+            self.attempts.discard(connection)
+            connection.detach_server()
+            upstream, connection.upstream = connection.upstream, None
+            if upstream is not None:
+                self._pool.abandoned(upstream)
+        for connection in broken_off:
+            self._dial_in_turn(connection)
 
     def _time_out(self, connection: Connection) -> None:
         self.failed(connection, f"no answer within {self.attempts.seconds:g} s")
-        self.dial(connection)
+        self._dial_in_turn(connection)
+
+    def _dial_in_turn(self, connection: Connection) -> None:
+        """Dial for one of many connections whose attempts ended at the same time, or let it wait for its turn."""
+        if connection.upstream is None and self.queue.can_line_up():
+            self.queue.line_up(connection)
+        else:
+            self.dial(connection)
 
     def _give_back(self, connection: Connection) -> None:
         """Return the backend to the pool after an error of this machine, and accept no clients for a while."""

@@ -39,6 +39,7 @@ class HoldQueue:
         "_settings",
         "_stopping",
         "_timer",
+        "wave",
     )
 
     def __init__(
@@ -57,6 +58,8 @@ class HoldQueue:
         self._timer: Timer | None = None
         self._stopping = False
         self._blocked_until = 0.0
+        self.wave = False
+        """True while held clients wait although a backend may be usable: clients that come are given to `exchange`."""
 
     def __len__(self) -> int:
         """Return the number of held clients."""
@@ -105,6 +108,39 @@ class HoldQueue:
             self._note_arrival(connection)
         self.schedule()
 
+    def exchange(self, connection: Connection) -> None:
+        """Dial the client that has been held longest in place of one that has come, which waits behind the others.
+
+        So nobody overtakes, and no client is kept from a backend that would have been dialled at this moment: while
+        clients come, as many leave the queue beside the waves. Without a held client, or a backend to dial, the client
+        that has come is dialled at once, and held if need be.
+        """
+        if not self._held or not self.can_line_up():
+            self._dial(connection)
+            return
+        self.line_up(connection)
+        self._sort()
+        first = self._held.first()
+        assert first is not None  # noqa: S101
+        self._leave(first)
+
+    def can_line_up(self) -> bool:
+        """Return True if clients may be held, and one that is may be dialled now."""
+        return bool(self._settings["hold"]) and not self._stopping and self._can_dial()
+
+    def line_up(self, connection: Connection) -> None:
+        """Let a client wait for its turn alone: backends are there. It does not count as held for lack of a backend."""
+        self._held.add(connection, connection.hold_until)
+        self._note_arrival(connection)
+        self.schedule()
+
+    def finished(self, connection: Connection) -> None:
+        """Handle a FIN of a held client: it has left, unless it waits for its turn alone, and is dialled now."""
+        if connection.hold_until is None and self._can_dial():
+            self._leave(connection)
+        else:
+            connection.abort("gone")
+
     def discard(self, connection: Connection) -> None:
         """Remove a connection that has ended, if its client is held."""
         self._held.discard(connection)
@@ -131,19 +167,39 @@ class HoldQueue:
         """Dial held connections, the longest held first, as long as a backend may be usable and the wave has room."""
         now = self._loop.now
         self._dialled = {each: at for each, at in self._dialled.items() if self._is_awaited(each, at)}
-        if not self._ordered:
-            self._held.sort(_ARRIVAL)
-            self._ordered = True
+        self._sort()
+        self.wave = False
         for connection in self._held.all():
-            at = self._pool.next_attempt_at(now)
-            if at is None or at > now or self._blocked_until > now or len(self._dialled) >= WAVE:
+            if not self._can_dial():
                 break
-            self._held.discard(connection)
+            if len(self._dialled) >= WAVE:
+                self.wave = True
+                break
             self._dialled[connection] = now
-            self._dial(connection)
+            self._leave(connection)
         if not self._held:
             self._dialled.clear()  # these may have ended long ago when the next client is held
         self.schedule()
+
+    def _can_dial(self) -> bool:
+        """Return True if a held client may be dialled now."""
+        now = self._loop.now
+        at = self._pool.next_attempt_at(now)
+        return at is not None and at <= now and self._blocked_until <= now
+
+    def _leave(self, connection: Connection) -> None:
+        """Dial a client, which is held no longer."""
+        self._held.discard(connection)
+        try:
+            self._dial(connection)
+        except OSError:  # the limit fs.epoll.max_user_watches is reached
+            connection.abort("unserved")
+            raise
+
+    def _sort(self) -> None:
+        if not self._ordered:
+            self._held.sort(_ARRIVAL)
+            self._ordered = True
 
     def _note_arrival(self, connection: Connection) -> None:
         if connection.accepted_at < self._newest:
@@ -166,10 +222,8 @@ class HoldQueue:
 
         Such a client leaves the queue before its turn, at the risk that its backend's kernel has no room for it.
         """
-        now = self._loop.now
-        at = self._pool.next_attempt_at(now)
-        if len(self._dialled) < WAVE or at is None or at > now or self._blocked_until > now:
+        if len(self._dialled) < WAVE or not self._can_dial():
             connection.abort("unserved")
         else:
-            self._dialled[connection] = now
-            self._dial(connection)
+            self._dialled[connection] = self._loop.now
+            self._leave(connection)

@@ -81,9 +81,8 @@ class ListenerProxy:
         An attempt at a backend that has left is broken off: if the backend died, the attempt would take its whole time.
         """
         left = {upstream: upstream.departures for upstream in self.pool.update(records)}
-        for connection in self._attempts.all() if left else ():
-            if connection.upstream in left:
-                self._dialler.dial_another(connection)
+        if left:
+            self._dialler.break_off(left)
         drain = self._settings["drain"]
         if left and drain is not None:
             if drain:
@@ -117,7 +116,7 @@ class ListenerProxy:
                 loop.add(fd, HeaderReader(connection, handler, self._header_received), WATCHED)
                 self._headers.add(connection)
             else:
-                self._dialler.dial(connection)
+                (self._queue.exchange if self._queue.wave else self._dialler.dial)(connection)
                 if not connection.closed:  # registered after the backend, whose answer may come in the same batch
                     loop.add(fd, handler, WATCHED)
         except OSError:  # the limit fs.epoll.max_user_watches is reached
@@ -176,7 +175,7 @@ class ListenerProxy:
     def client_finished(self, connection: Connection) -> None:
         """See `ConnectionOwner`. A FIN may mean a half-close or a client that left: a held client counts as left."""
         if connection in self._queue:
-            connection.abort("gone")
+            self._queue.finished(connection)
 
     def connection_closed(self, connection: Connection) -> None:
         """See `ConnectionOwner`."""
@@ -219,21 +218,20 @@ class ListenerProxy:
             connection.abort(refusal)
             return
         connection.counted = self._admission.limited
-        self._dialler.dial(connection)
+        (self._queue.exchange if self._queue.wave else self._dialler.dial)(connection)
 
     def _header_timed_out(self, connection: Connection) -> None:
         connection.abort("header")
 
     def _end_connections_to(self, left: Mapping[Upstream, int]) -> None:
         """End connections to backends that have left and not returned since; the values are departures so far."""
+        absent = {
+            upstream for upstream, departures in left.items() if upstream.gone and upstream.departures == departures
+        }
         for connection in list(self.connections):
-            upstream = connection.upstream
-            if upstream is None or not upstream.gone or left.get(upstream) != upstream.departures:
-                continue
-            if connection.open:
+            if connection.open and connection.upstream in absent:
                 connection.abort("left")
-            else:
-                self._dialler.dial_another(connection)
+        self._dialler.break_off(absent)
 
     def _log_access(self, connection: Connection, received: int, sent: int) -> None:
         upstream, address = connection.upstream, connection.server_address
