@@ -42,6 +42,11 @@ def test_only_what_a_check_finds_down_is_down() -> None:
     }
 
 
+def test_no_more_are_reported_as_down_than_anybody_shows() -> None:
+    rows = "\n".join(f"web,b{number},DOWN,0,0,7,3,L4CON,,," for number in range(9))
+    assert list(parse_down(HEADER + rows, 2)) == ["b0", "b1"]
+
+
 @pytest.mark.parametrize("answer", ["", "Unknown command", "1\n# be_id be_name"])
 def test_another_answer_is_refused(answer: str) -> None:
     with pytest.raises(ValueError, match="show stat"):
@@ -98,6 +103,25 @@ async def test_what_is_down_stays_so_while_nothing_can_be_read(tmp_path: Path) -
         await down.stop()
 
 
+async def test_of_ten_thousand_servers_the_one_that_is_down_is_found(tmp_path: Path) -> None:
+    config = HAProxyConfig.model_validate({"services": {"web": {"bind": f"127.0.0.1:{free_port()}"}}})
+    rows = "".join(f"web,b{number},{'UP' if number else 'DOWN'},1,0,7,3,L4OK,,,\n" for number in range(10_000))
+    answers = {"show stat -1 2 -1": f"{HEADER}web,BACKEND,UP,9999,0,5,3,,,,\n", "show stat 3 4 -1": HEADER + rows}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answers[(await reader.readline()).decode().strip()].encode())
+        writer.close()
+
+    down = DownServers(lambda: ControlSocket(tmp_path / "stats.sock", master=False), structlog.get_logger(), every=0.01)
+    snapshot = Snapshot.of(1, [backend("web", f"b{number}") for number in range(10_000)])
+    async with await asyncio.start_unix_server(serve, tmp_path / "stats.sock"):
+        down.follow(render(config, snapshot, Runtime(), {}).sections.services)
+        down.start()
+        await eventually(lambda: list(down.known) == ["web/b0"])
+        assert down.watched == {"web"}
+        await down.stop()
+
+
 def test_a_section_of_very_many_servers_is_told_not_to_be_read() -> None:
     services = {"web": {"bind": "127.0.0.1:8000"}, "api": {"bind": "127.0.0.1:8001", "check": False}}
     config = HAProxyConfig.model_validate({"services": services})
@@ -108,9 +132,9 @@ def test_a_section_of_very_many_servers_is_told_not_to_be_read() -> None:
 
     few, many = sections(MOST_SERVERS), sections(MOST_SERVERS + 1)
     assert unread(few) == {}
-    assert unread(many) == {"web": "its 2,001 servers are more than 2,000"}, "api has no checks"
+    assert unread(many) == {"web": "its 20,001 servers are more than 20,000"}, "api has no checks"
     told = lines_of(many, ["web/b7", "api/b7"])
     assert told["web/b7"][1:] == (
-        "backend web: whether the server is down is not read: its 2,001 servers are more than 2,000",
+        "backend web: whether the server is down is not read: its 20,001 servers are more than 20,000",
     )
     assert len(told["api/b7"]) == len(lines_of(few, ["web/b7"])["web/b7"]) == 1
