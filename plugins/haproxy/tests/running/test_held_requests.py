@@ -91,6 +91,32 @@ async def test_requests_wait_for_a_backend_that_is_added_at_run_time(drive: Driv
         assert ways(driver) == {"runtime": 1, "reload": 0}
 
 
+async def test_no_more_requests_come_to_a_backend_at_once_than_it_takes(drive: Drive, fetch: Fetch, bind: str) -> None:
+    """All at once would overflow the queue of its kernel."""
+    now = most = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal now, most
+        with suppress(asyncio.IncompleteReadError):  # a check connects and leaves
+            await reader.readuntil(b"\r\n\r\n")
+            now, most = now + 1, max(most, now + 1)
+            await asyncio.sleep(0.02)  # no condition: the others could come meanwhile
+            now -= 1
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nserved")
+            await writer.drain()
+        writer.close()
+
+    check = {"interval": "200ms", "rise": 1}
+    service = {"bind": bind, "hold": "30s", "timeouts": SOON, "server_maxconn": 2, "check": check}
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, drive(services={"web": service}) as driver:
+        await driver.apply()
+        clients = [asyncio.create_task(asyncio.to_thread(fetch, f"http://{bind}/")) for _ in range(6)]
+        await waiting(driver, 6)
+        await driver.apply(backend(port=server.sockets[0].getsockname()[1]))
+        assert {each.body for each in await asyncio.gather(*clients)} == {"served"}
+    assert most <= 2
+
+
 async def test_a_client_that_leaves_does_not_wait_on(drive: Drive, bind: str) -> None:
     async with drive(services={"web": {"bind": bind, "hold": "30s", "timeouts": SOON}}) as driver:
         await driver.apply()
