@@ -131,22 +131,25 @@ def _poll(address: "AdminAddress", query: dict[str, Any], deadline: float) -> di
     answered = False
     while True:
         begun = time.monotonic()
-        seconds = max(0.0, min(_POLL_SECONDS, deadline - begun))
+        # The first answer comes at once, and shows that there is a daemon: one that is killed later is waited for.
+        seconds = max(0.0, min(_POLL_SECONDS, deadline - begun)) if answered else 0.0
         try:
             document = ask(address, "/api/wait", {**query, "timeout": f"{seconds:.3f}"}, seconds + _MARGIN_SECONDS)
+            if document["met"] or time.monotonic() >= deadline:
+                return document
+            answered, least = True, seconds
         except NoDaemonError:
-            if not answered or time.monotonic() >= deadline:  # else one that has answered is being replaced
+            if not answered or time.monotonic() >= deadline:  # else one that has answered restarts
                 raise
+            least = _AGAIN_SECONDS
         except RefusedError as error:
-            if error.status in (400, 404):
+            # A consumer that was there is made anew by a reload.
+            if error.status == 400 or (error.status == 404 and (not answered or time.monotonic() >= deadline)):
                 raise ConfigError(str(error)) from None
             if error.status in (401, 403, 429) or time.monotonic() >= deadline:
                 raise
-        else:
-            answered = True
-            if document["met"] or time.monotonic() >= deadline:
-                return document
-        if time.monotonic() - begun < seconds:  # not waited: the daemon ends, is away, or has no room
+            least = _AGAIN_SECONDS
+        if time.monotonic() - begun < least:  # not waited: the daemon ends, is away, or has no room
             time.sleep(_AGAIN_SECONDS)
 
 

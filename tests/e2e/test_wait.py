@@ -113,7 +113,8 @@ def test_it_returns_with_the_apply_and_not_with_the_put(daemon: Daemon, blocks: 
             return time.time(), None
 
     def run() -> tuple[float, subprocess.CompletedProcess[str]]:
-        return time.time(), wait(daemon, "web", "--applied-by", "follows")
+        done = wait(daemon, "web", "--applied-by", "follows")
+        return time.time(), done
 
     with ThreadPoolExecutor() as threads:
         seen = threads.submit(poll, "service=web")
@@ -123,11 +124,15 @@ def test_it_returns_with_the_apply_and_not_with_the_put(daemon: Daemon, blocks: 
         etcd.ctl("put", "/services/web/a", "127.0.0.1:1001")
         seen.result(within(20))
         assert not applied.done(), "the daemon has the snapshot, and the consumer has not applied it"
+        eventually_sync(lambda: len(daemon.clients()) == 2, "the poll and the command to wait", timeout=60)
         blocks.unlink()
         ended, _ = applied.result(within(20))
+        exited, done = command.result(within(60))
         at = applied_at(daemon, "web/a")
-        assert ended - at < within(1), "at most 100 ms after the apply, ten times that on a loaded machine"
-        _, done = command.result(within(60))
+        print(
+            f"after the apply: HTTP {1000 * (ended - at):.1f} ms, command {1000 * (exited - at):.1f} ms (bar: 100 ms)"
+        )
+        assert max(ended, exited) - at < within(1), "ten times the bar, for a loaded machine"
     assert done.returncode == 0
     assert done.stdout.startswith("web: follows has applied 1 backends at revision ")
 

@@ -22,6 +22,8 @@ import warm
 
 from discovery.testing import free_port, within
 
+_ESTABLISHED = "01"
+"""The state of a connection, in /proc/net/tcp."""
 DISCOVERY = [sys.executable, "-m", "discovery"]
 
 
@@ -58,6 +60,15 @@ class Daemon:
 
     def is_ready(self) -> bool:
         return self.get("/readyz")[0] == 200
+
+    def clients(self) -> set[str]:
+        """The addresses of clients of the admin endpoint whose question is not answered yet, as the kernel writes them.
+
+        The daemon ends a connection with its answer.
+        """
+        port = f":{int(self.admin.rpartition(':')[2]):04X}"
+        rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+        return {local for _, local, remote, state, *_ in rows if remote.endswith(port) and state == _ESTABLISHED}
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 20) -> int:
         self.process.send_signal(number)
