@@ -15,7 +15,7 @@ from explained import CONFIG, PLUGIN, RECORDS
 from listed import etcd
 
 from discovery.system.embedded import EmbeddedEtcd
-from discovery.testing import eventually_sync, free_port, within
+from discovery.testing import eventually_sync, free_port, require_program, within
 
 pytestmark = [pytest.mark.warm, pytest.mark.timeout(300)]
 
@@ -49,6 +49,10 @@ SITUATIONS = (
     Situation("web/down", False, "down", "all", "layer 4 timeout"),
     Situation("web/left-out", False, "filtered", "all", "no place"),
     Situation("web/no-name", False, "filtered", "all", "it has no name here"),
+    Situation("web/refuses", False, "check-failing", "finds", "connection refused"),
+    Situation("plane/dead", True, "down", "edge", "HAProxy's check: L4CON"),
+    Situation("web/ok", True, "filtered", "edge", "no place"),
+    Situation("web/ok", True, "filtered", "names", "plane"),
     Situation("late/1", True, "apply-failing", "failing", "the disk is full"),
     Situation("late/1", True, "behind", "slow", "the consumer is applying"),
     Situation("late/1", True, "filtered", "blue", "the services web"),
@@ -101,12 +105,15 @@ def registered_by_another(tmp_path: Path, etcd: EmbeddedEtcd) -> Iterator[None]:
 
 @pytest.fixture
 def world(tmp_path: Path, start_daemon: Starter, etcd: EmbeddedEtcd) -> Iterator[World]:
+    require_program("haproxy")
     plugin, broken, config = tmp_path / "staged.py", tmp_path / "broken.py", tmp_path / "discovery.toml"
     plugin.write_text(PLUGIN)
     broken.write_text("raise RuntimeError('it cannot be loaded')")
     fails, blocks = tmp_path / "fails", tmp_path / "blocks"
-    config.write_text(CONFIG.format(plugin=plugin, broken=broken, fails=fails, blocks=blocks))
-    for key, value in RECORDS.items():
+    config.write_text(
+        CONFIG.format(plugin=plugin, broken=broken, fails=fails, blocks=blocks, port=free_port(), dns=free_port())
+    )
+    for key, value in (*RECORDS.items(), ("plane/dead", "127.0.0.1:1")):
         etcd.ctl("put", f"/services/{key}", value)
     with registered_by_another(tmp_path, etcd):
         daemon = start_daemon("--registry", etcd.url, "--config", str(config))
@@ -142,6 +149,9 @@ def test_the_right_reason_in_each_situation(world: World) -> None:
     eventually_sync(lambda: world.explain("web/ok")["consumers"][0]["live"], timeout=60)
     assert world.explain("web/ok")["consumers"][0]["seconds"] < within(60)
 
+    using = {each["consumer"]: each["used"] for each in world.explain("plane/dead")["consumers"]}
+    assert using == {"all": True, "edge": False, "names": True}
+
     text = command("web", "--admin", world.daemon.admin)
     assert text.returncode == 0
     assert "web/ok 10.0.0.1:81: used" in text.stdout
@@ -150,13 +160,17 @@ def test_the_right_reason_in_each_situation(world: World) -> None:
     keys = [
         each["key"] for each in json.loads(command("web", "--json", "--admin", world.daemon.admin).stdout)["records"]
     ]
-    assert keys == sorted({*RECORDS, *(f"web/{id_}" for id_ in ("checked", "drained", "fails", "silent", "taken"))})
+    assert keys == sorted(
+        {*RECORDS, *(f"web/{id_}" for id_ in ("checked", "drained", "fails", "refuses", "silent", "taken"))}
+    )
 
 
 def test_what_is_held_and_what_cannot_be_known(world: World) -> None:
     eventually_sync(lambda: world.explain("web/ok")["used"], timeout=60)
     world.etcd.kill()
     eventually_sync(lambda: not faults(world, Situation("web/ok", True, "stale")), timeout=60)
+    told = command("web/ok", "--admin", world.daemon.admin)
+    assert (told.returncode, "  stale for " in told.stdout) == (0, True), "the daemon answers, whatever it says"
     world.etcd.wipe()
     world.etcd.start()
     held = Situation("web/ok", True, "held", None, "after a reset")
@@ -191,8 +205,29 @@ def test_without_a_daemon_the_registry_alone_is_told_of(file_registry: RecordFil
     assert (text.returncode, text.stdout) == (1, "web/ok 10.0.0.1:80: in the registry\n")
     assert f"not known: whether a consumer uses it: no daemon answers at {address}" in text.stderr
     nothing = command("web", "--admin", address, "--registry", f"{url}/nowhere", "--timeout", "1")
-    assert nothing.returncode == 1
-    assert "no daemon answers" in nothing.stderr
+    assert (nothing.returncode, nothing.stdout) == (1, "")
+    assert f"no daemon answers at {address}" in nothing.stderr
+    assert f"nothing is known of the registry: {url}/nowhere" in nothing.stderr
+
+
+def test_each_of_two_daemons_tells_of_its_own_consumers(
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
+) -> None:
+    url, write = file_registry
+    plugin = tmp_path / "staged.py"
+    plugin.write_text(PLUGIN)
+    write("web/ok", "10.0.0.1:80")
+    daemons = {}
+    for name, service in (("one", "web"), ("other", "db")):
+        config = tmp_path / f"{name}.toml"
+        config.write_text(f'[consumers.staged]\nplugin = "{plugin}"\nfilter = {{ services = "{service}" }}\n')
+        daemons[name] = start_daemon("--registry", url, "--config", str(config))
+    for each in daemons.values():
+        eventually_sync(each.is_ready, timeout=60)
+    told = {name: command("web/ok", "--admin", each.admin) for name, each in daemons.items()}
+    assert {name: each.returncode for name, each in told.items()} == {"one": 0, "other": 0}
+    assert told["one"].stdout.startswith("web/ok 10.0.0.1:80: used\n  staged: live at revision ")
+    assert told["other"].stdout.startswith("web/ok 10.0.0.1:80: not used\n  staged: filtered: ")
 
 
 def test_a_service_without_records_and_a_wrong_name(file_registry: RecordFiles) -> None:

@@ -3,6 +3,7 @@
 PLUGIN = """
 import asyncio, dataclasses
 from pathlib import Path
+from discovery.probes import TcpProbe
 from discovery import (
     Backend, Candidate, Check, Consumer, Health, Inventory, LeftOut, Outcome, PluginConfig, Provider, Verdict, hookimpl
 )
@@ -45,7 +46,7 @@ class Finds(Provider[PluginConfig]):
                 ("checked", "passing"), ("fails", "failing"), ("drained", "draining"), ("silent", "nothing"),
                 ("taken", "passing"),
             )
-        ))
+        ) + (Candidate(Backend("web", "refuses", "127.0.0.1", 1), (Check(TcpProbe(), interval=0.1),)),))
         import time
         time.sleep(3600)
 
@@ -73,6 +74,13 @@ blocks = "{blocks}"
 filter = {{ services = "late" }}
 [consumers.broken]
 plugin = "{broken}"
+[consumers.edge]
+plugin = "haproxy"
+services.plane = {{ bind = "127.0.0.1:{port}", check = {{ interval = "200ms", fall = 1, rise = 1 }} }}
+[consumers.names]
+plugin = "dns"
+listen = "127.0.0.1:{dns}"
+services = ["plane"]
 [providers.finds]
 plugin = "{plugin}"
 """
