@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from discovery.addresses import is_loopback
 from discovery.admin.credentials import answer_is_proven, nonce_of, prove
 from discovery.fleet.announcement import Announcement
 from discovery.fleet.answer import MOST_BYTES, AnswerError, answer_of
@@ -91,7 +92,7 @@ class Asking:
         return dict.fromkeys(ids, Answered(None, why))
 
     async def _fetch(self, announcement: Announcement) -> bytes:
-        if (why := unreachable(announcement, self._machine)) is not None:
+        if (why := unreachable(announcement, self._machine, [announcement.host])) is not None:
             raise AnswerError(why)
         token, over_tls = self._token(), announcement.scheme == "https"
         if over_tls and self._tls is None:
@@ -145,6 +146,10 @@ class Asking:
             found = [address for _, address in await self._lookup(announcement.host)]
         except OSError as error:
             raise AnswerError(f"its host {announcement.host} cannot be looked up: {reason(error)}") from None
+        if (why := unreachable(announcement, self._machine, found)) is not None:
+            raise AnswerError(why)
+        if announcement.machine != self._machine:
+            found = [each for each in found if not is_loopback(each)]
         address = first_admitted(found, self._networks)
         if address is None:
             where = ", ".join(self._networks) or "none"

@@ -37,9 +37,13 @@ def fleet_url(registry: RegistryURL, prefix: str | None) -> RegistryURL:
         services, daemons = registry.path.rstrip("/") or SERVICES, prefix or DEFAULT_PREFIX
     else:
         raise ConfigError(f"registry {registry}: daemons are announced in etcd and in file registries alone")
-    if f"{services}/".startswith(f"{daemons}/") or f"{daemons}/".startswith(f"{services}/"):
+    if _is_within(services, daemons) or _is_within(daemons, services):
         raise ConfigError(
             f"fleet_prefix {daemons} overlaps with {services}, where services are: daemons would be taken for backends;"
             " choose another"
         )
     return replace(registry, path=daemons)
+
+
+def _is_within(path: str, above: str) -> bool:
+    return f"{path}/".startswith(f"{above.rstrip('/')}/")  # of the root directory nothing is left

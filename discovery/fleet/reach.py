@@ -4,13 +4,15 @@ import ipaddress
 from collections.abc import Collection, Iterable
 
 from discovery.addresses import is_loopback
+from discovery.addresses.kinds import is_destination
 from discovery.fleet.announcement import Announcement
 
 
 def first_admitted(addresses: Iterable[str], networks: Collection[str]) -> str | None:
     """Return the first of the IP addresses that is in one of the networks, in its shortest form; None without any.
 
-    An IPv4 address in the form of IPv6 counts as the IPv4 address that the kernel connects to.
+    An IPv4 address in the form of IPv6 counts as the IPv4 address that the kernel connects to. An address that is no
+    destination is in no network: a connection to 0.0.0.0 would be one to this machine. Nor is one with a scope.
     """
     parsed = [ipaddress.ip_network(each) for each in networks]
     for text in addresses:
@@ -20,14 +22,19 @@ def first_admitted(addresses: Iterable[str], networks: Collection[str]) -> str |
             continue
         if isinstance(address, ipaddress.IPv6Address):
             address = address.ipv4_mapped or address
+        if not is_destination(str(address)):
+            continue
         if any(address.version == each.version and address in each for each in parsed):
             return str(address)
     return None
 
 
-def unreachable(announcement: Announcement, machine: str) -> str | None:
-    """Return why nobody on `machine` can reach the daemon, as announced; None if the address may be asked."""
-    if is_loopback(announcement.host) and announcement.machine != machine:
+def unreachable(announcement: Announcement, machine: str, addresses: Collection[str]) -> str | None:
+    """Return why nobody on `machine` can reach the daemon, as announced; None if it may be asked.
+
+    `addresses` are those of its host: a name may stand for the loopback, too.
+    """
+    if announcement.machine != machine and all(map(is_loopback, addresses)):
         return (
             f"its admin endpoint listens on the loopback of {announcement.machine} alone:"
             " have it listen on an address of the network there (admin, announce_address)"

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from ambassadors import Directory
+from collectors import collecting
 from daemons import Starter
 from proxies import Serve, answers
 
-from discovery.testing import free_port, require_program
+from discovery.testing import eventually_sync, free_port, require_program
 from release import commands, dist, packages, singlefile, versions
 from release.commands import ReleaseError
 
@@ -19,7 +20,9 @@ EPOCH = "1760000000"
 
 
 @pytest.mark.release
-def test_the_wheels_run_the_demo_in_an_empty_environment(tmp_path: Path) -> None:
+def test_the_wheels_run_the_demo_in_an_empty_environment(
+    tmp_path: Path, start_daemon: Starter, directory: Directory
+) -> None:
     """Wheels are built from the sdists, and installed without a file of this checkout in reach."""
     for name in ("etcd", "haproxy"):
         require_program(name, wheel=False)  # the empty environment sees no wheel of this one
@@ -36,6 +39,19 @@ def test_the_wheels_run_the_demo_in_an_empty_environment(tmp_path: Path) -> None
     packages.try_out(tmp_path / "environment", python.with_name("discovery"))
     said = packages.import_all(python, wheels)
     assert int(said.split()[0]) > 500
+    with collecting() as collector:
+        start_daemon.environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        listening = [f"xds.listen=127.0.0.1:{free_port()}", f"dns.listen=127.0.0.1:{free_port()}"]
+        options = [each for one in listening for each in ("--plugin", one.partition(".")[0], "--set", one)]
+        daemon = start_daemon("--registry", directory.url, *options, program=python.with_name("discovery"))
+        eventually_sync(daemon.is_ready, timeout=60)
+        directory.put("web", 1001)
+        eventually_sync(
+            lambda: {"xds", "dns"} <= {each.attributes.get("discovery.consumer") for each in tuple(collector.spans)},
+            timeout=60,
+        )
+        assert {each.resource["service.version"] for each in collector.spans} == {versions.version()}
+        assert daemon.stop() == 0
     dist.write_sums(tmp_path / "dist")
     subprocess.run(["sha256sum", "--check", "--strict", dist.SUMS], cwd=tmp_path / "dist", check=True)
 

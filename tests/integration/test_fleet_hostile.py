@@ -26,6 +26,7 @@ NAMES: Mapping[str, Found] = {
     "inside.test": [(socket.AF_INET, "127.0.0.1")],
     "outside.test": [(socket.AF_INET, "192.0.2.1")],
     "mapped.test": [(socket.AF_INET6, "::ffff:192.0.2.1")],
+    "scoped.test": [(socket.AF_INET6, "fe80::1%lo")],
     "both.test": [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET, "127.0.0.1")],
 }
 
@@ -135,6 +136,13 @@ async def test_an_address_outside_the_networks_is_not_connected_to() -> None:
         assert "its admin endpoint listens on the loopback of elsewhere" in str(
             (await told_by(announced(1, port)._replace(machine="elsewhere"), asking())).reason
         )
+        for host in ("inside.test", "localhost", "::ffff:127.0.0.1", "127.9.9.9"):  # of another machine
+            told = await told_by(announced(1, port, host=host)._replace(machine="elsewhere"), asking())
+            assert "its admin endpoint listens on the loopback of elsewhere" in str(told.reason), host
+        told = await told_by(announced(1, port, host="both.test")._replace(machine="elsewhere"), asking())
+        assert "192.0.2.1 is in none of the networks" in str(told.reason)
+        scoped = asking(networks=("fe80::/10",))
+        assert (await told_by(announced(1, port, host="scoped.test"), scoped)).told is None
         assert listener.received == []
         for host in ("inside.test", "both.test", "::ffff:127.0.0.1"):  # the address within is the one connected to
             assert (await told_by(announced(1, port, host=host), asking())).told is not None, host
@@ -189,3 +197,16 @@ async def test_an_address_that_many_records_name_is_asked_once() -> None:
     assert len(listener.received) == 1
     assert [id_ for id_, answered in told.items() if answered.told is not None] == [f"{7:016x}"]
     assert {answered.reason for answered in told.values()} == {None, "another daemon answers at its address"}
+
+
+async def test_a_fleet_of_two_hundred_is_told_whole() -> None:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = int(writer.get_extra_info("sockname")[0].rpartition(".")[2])
+        writer.write(response(own_document(number)))
+        await writer.drain()
+
+    async with listening(answer, "0.0.0.0") as listener:
+        daemons = [announced(number, listener.port, host=f"127.0.0.{number}") for number in range(1, 201)]
+        told = await surveyed(daemons, asking(within(20)), all_seconds=within(30))
+    assert {id_ for id_, answered in told.items() if answered.told is not None} == {each.id for each in daemons}
+    assert len(listener.received) == 200

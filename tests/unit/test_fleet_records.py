@@ -96,6 +96,9 @@ def test_directories_that_meet_are_refused_by_whatever_path(tmp_path: Path) -> N
     for prefix in ("services", "services/daemons", "link/daemons", "."):
         with pytest.raises(ConfigError, match="overlaps"):
             fleet_url(url, f"{tmp_path}/{prefix}")
+    for services, prefix in (("/", str(tmp_path)), ("/.", "/daemons"), (str(tmp_path), "/")):
+        with pytest.raises(ConfigError, match="overlaps"):
+            fleet_url(RegistryURL.parse(f"file://{services}"), prefix)
     assert fleet_url(url, f"{tmp_path}/daemons").path == f"{tmp_path}/daemons"
     with pytest.raises(ConfigError, match="fleet_prefix"):
         fleet_url(url, None)
@@ -119,3 +122,7 @@ def test_an_address_is_admitted_by_the_network_that_it_is_connected_to_in() -> N
     assert first_admitted(["::ffff:192.0.2.1", "::a00:1", "nonsense", "fe80::1"], networks) is None
     assert first_admitted(["2001:db8::7"], networks) == "2001:db8::7"
     assert first_admitted(["127.0.0.1"], ()) is None
+    assert first_admitted(["::ffff:10.1.2.3", "fe80::1%lo", "fe80::1"], ("::/0",)) == "fe80::1"
+    assert first_admitted(["64:ff9b::a00:1", "::ffff:0:a00:1", "2002:a00:1::", "127.1", "010.0.0.1"], networks) is None
+    no_destination = ("0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "ff02::1", "255.255.255.255")
+    assert first_admitted(no_destination, ("0.0.0.0/0", "::/0")) is None
