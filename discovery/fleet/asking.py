@@ -1,4 +1,4 @@
-"""Asks a daemon of the fleet how it is, where its record says that it is reached.
+"""Asks a daemon of the fleet for its state, at the address of its record.
 
 The record may be anybody's. So an address is asked only within the networks of the settings, a host name is looked up
 once, and the address that was checked is the one that is connected to. No redirect is followed, no proxy and no cookie

@@ -9,7 +9,7 @@ from discovery.fleet.announcement import Announcement
 
 
 def first_admitted(addresses: Iterable[str], networks: Collection[str]) -> str | None:
-    """Return the first of the IP addresses that is in one of the networks, in its shortest form; None without any.
+    """Return the first of the IP addresses that any of the networks has, in the shortest form; None without any.
 
     An IPv4 address in the form of IPv6 counts as the IPv4 address that the kernel connects to. An address that is no
     destination is in no network: a connection to 0.0.0.0 would be one to this machine. Nor is one with a scope.

@@ -51,7 +51,7 @@ def encoded(spans: Sequence[ReadableSpan]) -> bytes:
 
 
 def refusal_in(answer: bytes) -> str | None:
-    """Return what the answer of a collector tells of spans that it has refused for good; None if of none.
+    """Return the text of a collector's answer about refused spans; None if there are none.
 
     An answer that is no ExportTraceServiceResponse tells nothing: the status says that the request was accepted.
     """

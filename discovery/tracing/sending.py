@@ -33,7 +33,7 @@ _LONGEST_REASON = 300
 
 
 class _RefusalError(DiscoveryError):
-    """The collector answers that it does not take the spans."""
+    """An answer of the collector that refuses the spans."""
 
     def __init__(self, message: str, *, for_now: bool = False, pause: float = 0.0) -> None:
         """Prepare. `for_now` is whether it may take them later, and `pause` the seconds that it asks to wait."""
