@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 import pytest
 import warm
 from daemons import Daemon, RecordFiles, Starter
+from etcds import etcd_of_its_own
 from explained import CONFIG, PLUGIN, RECORDS
-from listed import etcd
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program, within
 
 pytestmark = [pytest.mark.warm, pytest.mark.timeout(300)]
 
-__all__ = ["etcd"]
+__all__ = ["etcd_of_its_own"]
 
 
 class Situation(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import warm
 from daemons import Daemon, Starter
-from listed import etcd
+from etcds import etcd_of_its_own
 from prometheus_client.parser import text_string_to_metric_families
 
 from discovery.system.embedded import EmbeddedEtcd
@@ -17,7 +17,7 @@ from discovery.testing import eventually_sync, free_port, require_program, withi
 
 pytestmark = pytest.mark.warm
 
-__all__ = ["etcd"]
+__all__ = ["etcd_of_its_own"]
 
 FAILING = """
 from pathlib import Path

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from daemons import Starter
-from listed import COPIES, Found, addresses, etcd, listed, registered, url, write
+from etcds import etcd_of_its_own
+from listed import COPIES, Found, addresses, listed, registered, url, write
 
 from discovery.registry import open_registry
 from discovery.system.embedded import EmbeddedEtcd
@@ -18,7 +19,7 @@ from discovery.testing import eventually, eventually_sync, following, within
 
 pytestmark = pytest.mark.warm
 
-__all__ = ["etcd", "listed", "url"]
+__all__ = ["etcd_of_its_own", "listed", "url"]
 
 
 @pytest.mark.costly

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from daemons import RecordFiles, Starter
-from listed import COPIES, LISTED, Found, addresses, etcd, listed, registered, url, write
+from etcds import etcd_of_its_own
+from listed import COPIES, LISTED, Found, addresses, listed, registered, url, write
 from third_party import HANGS
 
 from discovery.system.embedded import EmbeddedEtcd
@@ -17,7 +18,7 @@ from discovery.testing import eventually_sync, within
 
 pytestmark = pytest.mark.warm
 
-__all__ = ["etcd", "listed", "url"]
+__all__ = ["etcd_of_its_own", "listed", "url"]
 
 
 def test_what_is_found_is_registered_followed_and_withdrawn(url: str, start_daemon: Starter, listed: Found) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from daemons import Starter
+from etcds import etcd_of_its_own
 from histories import RegistryHistory
-from listed import COPIES, Found, etcd, listed
+from listed import COPIES, Found, listed
 from sampling import sampled
 
 from discovery.system.embedded import EmbeddedEtcd
@@ -19,7 +20,7 @@ from discovery.testing import cannot_run, eventually_sync, free_port, require_pr
 
 pytestmark = pytest.mark.warm
 
-__all__ = ["etcd", "listed"]
+__all__ = ["etcd_of_its_own", "listed"]
 
 NAME = "registry.test"
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import warm
 from daemons import Starter
-from listed import Found, etcd, listed, url
+from etcds import etcd_of_its_own
+from listed import Found, listed, url
 
 from discovery.registry import open_registry
 from discovery.testing import eventually, eventually_sync, following, free_port, within
 
 pytestmark = pytest.mark.warm
 
-__all__ = ["etcd", "listed", "url"]
+__all__ = ["etcd_of_its_own", "listed", "url"]
 
 
 async def test_no_record_is_absent_for_a_moment(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ambassadors import TIMEOUT
 from daemons import Daemon, Starter
+from etcds import etcd_of_its_own
 from former_release import former_discovery
 from proxies import Load, Serve
 from requesting import Load as WebLoad
@@ -21,7 +22,7 @@ from discovery.errors import DiscoveryError
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import cannot_run, eventually_sync, free_port, require_program, within
 
-__all__ = ["site"]
+__all__ = ["etcd_of_its_own", "site"]
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -36,12 +37,6 @@ def former() -> Path:
         return former_discovery()
     except DiscoveryError as error:
         cannot_run(str(error))
-
-
-@pytest.fixture
-def etcd() -> Iterator[EmbeddedEtcd]:
-    with EmbeddedEtcd() as etcd:
-        yield etcd
 
 
 class Line:

@@ -19,14 +19,14 @@ from typing import Any
 import pytest
 import warm
 from daemons import DISCOVERY, Daemon, Starter
-from listed import etcd
+from etcds import etcd_of_its_own
 
 from discovery.system.embedded import EmbeddedEtcd
 from discovery.testing import eventually_sync, free_port, require_program, within
 
 pytestmark = pytest.mark.warm
 
-__all__ = ["etcd"]
+__all__ = ["etcd_of_its_own"]
 
 ROLLOUT = Path(__file__).parents[2] / "examples/rollout/rollout.sh"
 PLUGIN = """

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import structlog
+from etcds import etcd_of_its_own
 from sampling import sampled
 
 from discovery.codec import Record, decode
@@ -15,18 +16,12 @@ from discovery.model import Backend
 from discovery.providing.registrar import Registrar
 from discovery.registry import open_registry
 from discovery.system.embedded import EmbeddedEtcd
-from discovery.testing import backend, contents, eventually, require_program, within
+from discovery.testing import backend, contents, eventually, within
+
+__all__ = ["etcd_of_its_own"]
 
 OWNER = "host-1"
 RETURN_SECONDS = 2.0
-
-
-@pytest.fixture
-def etcd() -> Iterator[EmbeddedEtcd]:
-    require_program("etcd")
-    require_program("etcdctl")
-    with EmbeddedEtcd() as etcd:
-        yield etcd
 
 
 @asynccontextmanager

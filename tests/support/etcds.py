@@ -1,4 +1,4 @@
-"""An etcd for the tests of a module, and registries that are followed and closed; fixtures that modules import."""
+"""An etcd for a module or a test, and registries that are followed and closed; fixtures that modules import."""
 
 import asyncio
 import uuid
@@ -14,6 +14,15 @@ from discovery.testing import Follower, require_program
 
 @pytest.fixture(scope="module")
 def etcd() -> Iterator[EmbeddedEtcd]:
+    require_program("etcd")
+    require_program("etcdctl")
+    with EmbeddedEtcd() as etcd:
+        yield etcd
+
+
+@pytest.fixture(name="etcd")
+def etcd_of_its_own() -> Iterator[EmbeddedEtcd]:
+    """As `etcd`, for each test."""
     require_program("etcd")
     require_program("etcdctl")
     with EmbeddedEtcd() as etcd:

@@ -2,15 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from discovery.registry import open_registry
-from discovery.system.embedded import EmbeddedEtcd
-from discovery.testing import contents, require_program
+from discovery.testing import contents
 
 LISTED = """
 import asyncio, dataclasses, json, time
@@ -114,13 +113,6 @@ def write(path: Path, text: str) -> Path:
     temporary.write_text(text)
     temporary.replace(path)
     return path
-
-
-@pytest.fixture
-def etcd() -> Iterator[EmbeddedEtcd]:
-    require_program("etcd")
-    with EmbeddedEtcd() as server:
-        yield server
 
 
 @pytest.fixture(params=["file", "etcd"])

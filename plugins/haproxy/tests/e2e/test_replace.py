@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from daemons import RecordFiles, Starter
-from listed import Found, etcd, listed
+from etcds import etcd_of_its_own
+from listed import Found, listed
 
 from discovery.testing import eventually_sync, free_port, require_program, within
 
 pytestmark = pytest.mark.warm
 
-__all__ = ["etcd", "listed"]
+__all__ = ["etcd_of_its_own", "listed"]
 
 
 def test_the_next_daemon_adopts_haproxy(start_daemon: Starter, file_registry: RecordFiles, tmp_path: Path) -> None:
