@@ -131,7 +131,7 @@ from discovery.registry.file import FileRegistry
 from discovery.testing import backend, within
 
 async def main(root, owner, count):
-    lease = await FileRegistry(Path(root)).open_lease(owner, within(1))
+    lease = await FileRegistry(Path(root)).open_lease(owner, within(2))
     for n in range(int(count)):
         await lease.put(backend(id=f"{owner}-{n}"))
     try:
@@ -173,7 +173,9 @@ class TestProcesses:
     def test_one_that_was_stopped_for_too_long_learns_that_its_lease_expired(self, tmp_path: Path) -> None:
         async def check(watch: Follower) -> None:
             owner = start_owner(tmp_path, "host-1", 0)
+            assert owner.stdout is not None
             try:
+                assert await asyncio.to_thread(owner.stdout.readline) == "won\n"  # on a busy machine it starts slowly
                 await watch.lists("web/wanted-by-all")
                 owner.send_signal(signal.SIGSTOP)
                 await watch.lists()
