@@ -29,7 +29,7 @@ class Pace(NamedTuple):
 
 
 class Painted(NamedTuple):
-    """When a view was painted last, and what it cost, both in seconds.
+    """When a view was painted last, and the cost of that painting, both in seconds.
 
     `told` is how often somebody had told of news by then; None before the first picture, which is due at `at`.
     """

@@ -99,7 +99,7 @@ class Painter:
             return await self._paint_view(view, facts, slices)
 
     async def paint_common(self, facts: Facts, slices: Slices) -> None:
-        """Paint what is common to all views, unless it is painted for the same facts."""
+        """Paint what is common to all views, unless the last painting was of the same facts."""
         async with self._turn:
             await self._paint_shared(facts, slices)
 

@@ -109,7 +109,7 @@ class HoldQueue:
         self.schedule()
 
     def exchange(self, connection: Connection) -> None:
-        """Dial the client that has been held longest in place of one that has come, which waits behind the others.
+        """Dial the client that has been held longest in place of a new client, which waits behind the others.
 
         So nobody overtakes, and no client is kept from a backend that would have been dialled at this moment: while
         clients come, as many leave the queue beside the waves. Without a held client, or a backend to dial, the client
@@ -125,7 +125,7 @@ class HoldQueue:
         self._leave(first)
 
     def can_line_up(self) -> bool:
-        """Return True if clients may be held, and one that is may be dialled now."""
+        """Return True if clients may be held, and a held client may be dialled now."""
         return bool(self._settings["hold"]) and not self._stopping and self._can_dial()
 
     def line_up(self, connection: Connection) -> None:
