@@ -27,7 +27,7 @@ MOST_VIEWS = 16
 
 
 class Reader:
-    """A client of the stream, with its views and the events that were sent. An update is what is new in any of its views."""
+    """A client of the stream, with its views and the events that were sent. An update has what is new in its views."""
 
     def __init__(self, views: Iterable["_Watched"], least: float) -> None:
         """It has got nothing yet, and gets `UPDATES` in that many times `least` seconds at most."""

@@ -128,7 +128,7 @@ class Dialler:
         self._dial_in_turn(connection)
 
     def _dial_in_turn(self, connection: Connection) -> None:
-        """Dial for a connection whose attempt ended at the same time as many others, or let the client wait for its turn."""
+        """Dial for a connection whose attempt ended together with many others, or let the client wait for its turn."""
         if connection.upstream is None and self.queue.can_line_up():
             self.queue.line_up(connection)
         else:
