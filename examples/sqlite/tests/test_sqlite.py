@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from discovery import ConfigError
 from discovery.registry import Lease, RegistryURL
-from discovery.testing import RegistryContract
+from discovery.testing import RegistryContract, within
 
 from discovery_sqlite import SqliteRegistry, from_url
 from discovery_sqlite.lease import SqliteLease
@@ -16,7 +16,7 @@ from discovery_sqlite.store import Store, next_revision
 
 
 class TestContract(RegistryContract):
-    ttl = 1.0
+    ttl = within(1.0)
 
     def setup_method(self, method: object) -> None:
         self.directory = tempfile.TemporaryDirectory()
