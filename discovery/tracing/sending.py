@@ -135,7 +135,10 @@ class CollectorExporter:
                 raise _RefusalError(f"the collector answers {response.status}", for_now=for_now, pause=pause)
         except TimeoutError:
             raise TimeoutError("the collector has not answered in time") from None
-        except aiohttp.ClientResponseError:  # its text has the URL, of which the query may be secret
+        # The texts of these have the URL, of which a password and the query may be secret.
+        except aiohttp.InvalidURL:
+            raise _RefusalError("the URL of the collector is not valid") from None
+        except aiohttp.ClientResponseError:
             raise _RefusalError("what answers is no collector: it does not speak HTTP") from None
 
 

@@ -184,3 +184,11 @@ def test_what_is_no_collector_is_told_without_the_secrets_of_its_url() -> None:
         thread.join(within(20))
     assert [line["reason"] for line in lines] == ["what answers is no collector: it does not speak HTTP"]
     assert "hunter2" not in str(lines)
+
+
+def test_a_url_that_cannot_be_asked_is_told_without_its_secrets() -> None:
+    with capture_logs() as lines:
+        url = f"http://user:hunter2@{'a' * 64}.test/?key=hunter2"  # a label of a host name has 63 characters at most
+        assert exporter(Collector(url), timeout=0.1).export(SPANS) is SpanExportResult.FAILURE
+    assert len(lines) == 1
+    assert "hunter2" not in str(lines)
