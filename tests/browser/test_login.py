@@ -85,6 +85,8 @@ def test_a_person_logs_in_by_keyboard_and_out(scripts: bool, visit: Visits, guar
     assert not [each for each in addresses if TOKEN in each]
     assert TOKEN not in page.content()
     page.goto(f"http://{guarded.admin}/logout")
+    page.get_by_role("button", name="Log out").focus()
+    page.keyboard.press("Enter")
     page.get_by_label("Token of this daemon").wait_for()
     assert page.context.cookies() == []
     asked(visit, url)
