@@ -136,7 +136,7 @@ services.web = {{ bind = "127.0.0.1:{free_port()}", check = false }}
 [consumers.archive]
 plugin = "{archive}"
 flag = "{flag}"
-{found.table("machine")}
+{found.table("machine", owner="machine-4/listed")}
 """)
     records = {f"api/a{number}": f"127.0.0.1:{port}" for number in (1, 2)}
     gateway.put(etcd, {**records, "db/broken": "no address at all"})

@@ -36,9 +36,10 @@ def furnish(stage: Stage) -> None:
     for number in range(1, 4):
         labels = {"version": f"2.{number // 3}", "zone": f"z{number}"}
         record = {"host": "127.0.0.1", "port": stage.origin, "weight": 10 * number, "labels": labels}
-        stage.put(f"api/a{number}", json.dumps(record))
+        stage.put(f"api/a{number}", json.dumps({**record, "owner": f"machine-{number}/docker"}))
     for number in range(1, 3):
-        stage.put(f"web/w{number}", json.dumps({"host": f"10.0.1.{number}", "port": 8080, "labels": {"zone": "z1"}}))
+        record = {"host": f"10.0.1.{number}", "port": 8080, "labels": {"zone": "z1"}}
+        stage.put(f"web/w{number}", json.dumps({**record, "owner": f"machine-{number}/apache"}))
     stage.put("web/old", json.dumps({"host": "10.0.1.9", "port": 8080, "state": "draining"}))
 
 
