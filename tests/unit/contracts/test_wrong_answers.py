@@ -188,6 +188,11 @@ class AnswersNothingWhenReconfigured(Table):
         self.config = config
 
 
+class CannotEndWithOtherOptions(Table):
+    async def teardown(self) -> None:
+        assert self.config == Options(), "these options are new"
+
+
 class HandsOverAClosedSocket(Table):
     async def hand_over(self) -> tuple[socket.socket, ...]:
         listening = socket.create_server(("127.0.0.1", 0))
@@ -244,6 +249,7 @@ FAULTS = (
     (RefusesAndAdopts, OTHER, "a new configuration is adopted or refused"),
     (AcceptsAndForgets, OTHER, "a new configuration is adopted or refused"),
     (AnswersNothingWhenReconfigured, OTHER, "a new configuration is adopted or refused"),
+    (CannotEndWithOtherOptions, OTHER, "these options are new"),
     (HandsOverAClosedSocket, SUCCESSOR, "sockets are handed over open"),
     (HandsOverAList, SUCCESSOR, "sockets are handed over open"),
     (EndsWhatAFileNames, ORPHANS, "orphans are ended and nothing else"),
