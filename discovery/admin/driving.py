@@ -79,9 +79,15 @@ class Driving:
         self._tell = tell
         self._pace = pace
         self._known: dict[str, _Known] = {}
+        self._closed = False
 
     def glance(self) -> Mapping[str, Driven]:
-        """Return what is known at once, by consumer; ask in the background about what is not known any more."""
+        """Return what is known at once, by consumer; ask in the background about what is not known any more.
+
+        After `close` nothing is known.
+        """
+        if self._closed:
+            return {}
         before, self._known = self._known, {}
         for name, consumer in self._consumers().items():
             known = before.pop(name, None)
@@ -105,6 +111,7 @@ class Driving:
 
     def close(self) -> None:
         """Ask nobody any more. Idempotent."""
+        self._closed = True
         for known in self._known.values():
             known.stop()
         self._known = {}
@@ -154,7 +161,8 @@ class _Known:
     async def _ask(self, snapshot: Snapshot | None, everything: bool) -> None:
         applies, began, longest = self.consumer.applies, time.monotonic(), 0.0
         runs = [] if snapshot is None else [run for each in snapshot.services.values() for run in each.runs]
-        fresh = {} if everything else {id(run): self._runs[id(run)] for run in runs if id(run) in self._runs}
+        before = {id(run): self._runs[id(run)] for run in runs if id(run) in self._runs}
+        fresh = {} if everything else dict(before)
         is_whole = True
         for batch in _batches([run for run in runs if id(run) not in fresh]):
             asked = time.monotonic()
@@ -165,9 +173,9 @@ class _Known:
                 break
             fresh |= {id(run): _told(run, places) for run in batch}
             longest = max(longest, time.monotonic() - asked)
-            self._show(snapshot, {**self._runs, **fresh})
+            self._show(snapshot, {**before, **fresh})
         ended = time.monotonic()
-        self._runs = fresh if is_whole else {**self._runs, **fresh}
+        self._runs = {**before, **fresh}  # and no run that is gone
         self._show(snapshot, self._runs)
         self._earliest = ended + self._pause(longest)
         if is_whole:
@@ -201,11 +209,13 @@ class _Known:
 
 def _batches(runs: Sequence[tuple[Backend, ...]]) -> Iterator[list[tuple[Backend, ...]]]:
     batch: list[tuple[Backend, ...]] = []
+    size = 0
     for run in runs:
-        if batch and sum(map(len, batch)) + len(run) > MOST_ASKED:
+        if batch and size + len(run) > MOST_ASKED:
             yield batch
-            batch = []
+            batch, size = [], 0
         batch.append(run)
+        size += len(run)
     if batch:
         yield batch
 

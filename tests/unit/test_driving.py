@@ -1,6 +1,7 @@
 """What consumers drive is asked of them when somebody looks: about all once, and then about what has changed."""
 
 import asyncio
+import gc
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
@@ -23,6 +24,7 @@ class Consumer:
         self.placed = {"web"}
         self.untold: set[str] = set()
         self.error: Exception | None = None
+        self.fails_on = ""
         self.asked: list[list[str]] = []
         if backends:
             self.apply(*backends)
@@ -44,6 +46,8 @@ class Consumer:
         self.asked.append([each.key for each in backends])
         if self.error is not None:
             raise self.error
+        if any(each.service == self.fails_on for each in backends):
+            raise RuntimeError("too many")
         return {each.key: each.service in self.placed for each in backends if each.service not in self.untold}
 
 
@@ -93,6 +97,30 @@ async def test_a_consumer_that_fails_is_asked_again_and_what_it_told_stands() ->
     assert (await looked.look(within(20)))["it"] == Driven({"web": 1}, is_whole=False)
     consumer.error = None
     await eventually(lambda: looked.glance()["it"] == Driven({"web": 1}), timeout=20)
+
+
+async def test_what_is_gone_is_forgotten_although_a_consumer_fails_on_the_rest() -> None:
+    """Else a registry that changes all the time would take ever more memory."""
+    consumer = Consumer(*(at("z", str(number)) for number in range(MOST_ASKED)))
+    consumer.fails_on = "z"
+    looked = driving(consumer)
+    for port in range(1, 6):
+        consumer.apply(*(at("changing", str(number), port) for number in range(MOST_ASKED)))
+        await looked.look(within(20))
+    assert any("changing/0" in keys for keys in consumer.asked)
+    gc.collect()
+    alive = [each for each in gc.get_objects() if isinstance(each, Backend) and each.service == "changing"]
+    assert len(alive) <= 2 * MOST_ASKED, "what is applied, and what was asked about last"
+    looked.close()
+
+
+async def test_nobody_is_asked_after_the_end() -> None:
+    """A page that is made while the daemon ends looks once more."""
+    consumer = Consumer(at("web", "a"))
+    looked = driving(consumer)
+    looked.close()
+    assert await looked.look(within(20)) == looked.glance() == {}
+    assert consumer.asked == []
 
 
 async def test_many_backends_are_asked_about_in_parts_and_each_part_is_told() -> None:
