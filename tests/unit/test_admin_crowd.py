@@ -12,7 +12,7 @@ from discovery.admin.status import DaemonStatus
 from discovery.testing import free_port, within
 
 CROWD = 200
-"""Clients: more than six times the connections that are answered at a time."""
+"""Clients: more than the connections that are answered at a time."""
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
