@@ -3,12 +3,12 @@
 Addresses have the form `IPV4:PORT`, `[IPV6]:PORT` or `unix:/PATH`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
 from typing import Any
 
-from discovery import Addresses, Backend, Endpoint, Snapshot, State, join_host_port, parse_address
+from discovery import Addresses, Backend, Endpoint, LeftOut, Snapshot, State, join_host_port, parse_address
 from discovery_tcpproxy.config import ListenerConfig, TcpProxyConfig, service_of
 
 
@@ -116,18 +116,22 @@ def _settings(name: str, listener: ListenerConfig, config: TcpProxyConfig, worke
     }
 
 
-def lines_of(config: TcpProxyConfig, known: Targets, backends: Iterable[Backend]) -> dict[str, tuple[str, ...]]:
+def lines_of(config: TcpProxyConfig, known: Targets, backends: Iterable[Backend]) -> dict[str, Sequence[str]]:
     """Return a line for each listener that carries connections to each of `backends`, by key."""
     listeners: dict[str, list[str]] = {}
     for name, listener in config.listen.items():
         if not listener.targets:
             listeners.setdefault(service_of(name, listener), []).append(f"{name} ({', '.join(listener.bind)})")
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, Sequence[str]] = {}
     by_id = {service: {each.id: each for each in known.get(service, ())} for service in listeners}
     for backend in backends:
         target = by_id.get(backend.service, {}).get(backend.id)
-        names = listeners.get(backend.service, ()) if target is not None else ()
-        found[backend.key] = tuple(f"listener {name} -> {_address(target)}" for name in names if target is not None)
+        if target is not None:
+            found[backend.key] = tuple(f"listener {each} -> {_address(target)}" for each in listeners[backend.service])
+        elif backend.service in listeners and backend.is_named:
+            found[backend.key] = LeftOut(f"no address is known for {backend.host}")
+        else:
+            found[backend.key] = ()
     return found
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovery import State
+from discovery import LeftOut, State
 from discovery.testing import backend, snapshot
 from discovery_tcpproxy.config import TcpProxyConfig
-from discovery_tcpproxy.targets import changed, endpoints, preview, services, settings, share, targets
+from discovery_tcpproxy.targets import changed, endpoints, lines_of, preview, services, settings, share, targets
 
 
 def config(**options: Any) -> TcpProxyConfig:
@@ -58,6 +58,18 @@ def test_host_names_have_addresses_and_a_host_name_without_addresses_is_a_proble
         {"id": "c", "host": "fd00::1", "port": 8080, "weight": 1, "draining": False},
     ]  # fmt: skip
     assert problems == ("backend b of web is left out: no address for 'b.example'",)
+
+
+def test_a_backend_without_an_address_is_left_out_for_that_reason() -> None:
+    parsed = TcpProxyConfig.model_validate({"listen": {"db": "127.0.0.1:1"}})
+    named, elsewhere = backend("db", host="db1.example"), backend("other")
+    found, _ = targets(parsed, snapshot(named, elsewhere), {})
+    lines = lines_of(parsed, found, [named, elsewhere])
+    assert not any(lines.values())
+    why = lines[named.key]
+    assert isinstance(why, LeftOut)
+    assert why.reason == "no address is known for db1.example"
+    assert not isinstance(lines[elsewhere.key], LeftOut), "no listener is for that service: the core says so"
 
 
 def test_changed_omits_services_with_the_same_targets() -> None:
