@@ -19,7 +19,10 @@ async def explained(sources: Sources, service: str, id_: str | None, *, most: in
     Each consumer has `seconds` to tell what it makes of them.
     """
     status = sources.status()
-    keys, more = keys_of(status, service, most) if id_ is None else ([f"{service}/{id_}"], 0)
+    if id_ is None:
+        keys, more = keys_of(status, service, most, last_changes(sources.changes(), service).removed)
+    else:
+        keys, more = [f"{service}/{id_}"], 0
     runners = list(sources.consumers().values())
     there = status.snapshot.services.get(service) if status.snapshot is not None else None
     ids = (key.partition("/")[2] for key in keys)

@@ -40,6 +40,8 @@ KINDS = (
     "down",
 )
 """The kinds of reasons."""
+_MOST_REMOVED = 10
+"""Removed records of a service that are told of: of a service whose backends change all day there are very many."""
 
 
 class Reason(NamedTuple):
@@ -102,15 +104,24 @@ class Explanation(NamedTuple):
     consumers: tuple[Live, ...]
 
 
+class Removal(NamedTuple):
+    """That a record was removed: when, as an instant of `time.monotonic()`, and the address that it had."""
+
+    at: float
+    address: str
+
+
 class LastChanges(NamedTuple):
     """The last change of each record of a service, as far as a history tells.
 
     `named` has changes by the records' keys, `listing` the first listing, which is the last change of all others; None
-    if that is not known of them.
+    if that is not known of them. `removed` has, by key, the removals of records that have not come back, the newest
+    first.
     """
 
     named: Mapping[str, Change]
     listing: Change | None
+    removed: Mapping[str, "Removal"] = MappingProxyType({})
 
     def of(self, key: str) -> Change | None:
         """Return the last change of a record; None if that is not known."""
@@ -120,27 +131,32 @@ class LastChanges(NamedTuple):
 def last_changes(changes: Sequence[Change], service: str) -> LastChanges:
     """Return the last change of each record of `service`. `changes` are the last changes, the oldest first."""
     named: dict[str, Change] = {}
+    removed: dict[str, Removal] = {}
     for change in reversed(changes):
         for each in change.named:
             if each.mark in "+~":
                 named.setdefault(each.key, change)
+            elif each.mark == "-" and each.key not in named and each.key.partition("/")[0] == service:
+                removed.setdefault(each.key, Removal(change.arrived, each.text))
         if change.listing:
-            return LastChanges(named, change)
+            return LastChanges(named, change, removed)
         if change.size > len(change.named) and change.concerns(service):
             break  # any other record may be among those that are not named
-    return LastChanges(named, None)
+    return LastChanges(named, None, removed)
 
 
-def keys_of(status: DaemonStatus, service: str, most: int) -> tuple[list[str], int]:
+def keys_of(status: DaemonStatus, service: str, most: int, removed: Iterable[str] = ()) -> tuple[list[str], int]:
     """Return the first `most` keys of `service` that the registry has or a provider has found, ordered.
 
-    The second value is the number of the others. Of a service with very many backends only the first are looked at.
+    Of the keys `removed`, the newest first, the first few are told of, too, so that what is missing is seen. The second
+    value is the number of the others. Of a service with very many backends only the first are looked at.
     """
     snapshot = status.snapshot
     there = (snapshot.services.get(service) if snapshot is not None else None) or Service(service)
     found = chain(
         (each.key for each in snapshot.rejected) if snapshot is not None else (),
         *(provider.runner.candidates for provider in status.providers),
+        islice(removed, _MOST_REMOVED),
     )
     split = {(key, *key.partition("/")) for key in found}
     others = sorted(key for key, name, _, id_ in split if name == service and there.get(id_) is None)
@@ -158,7 +174,7 @@ def explain(status: DaemonStatus, views: Iterable[View], last: LastChanges, key:
     reasons += [Reason("plugin-broken", reason, name) for name, reason in status.broken.items()]
     if backend is None:
         if not any(each.kind in ("rejected", "key-refused", "check-failing", "unchecked") for each in reasons):
-            reasons.insert(0, Reason("absent", _absent(status, key)))
+            reasons.insert(0, _absent(status, last.removed.get(key), key))
         lives = [_gone(view, key) for view in views if _backend_at(view.applied, key) is not None]
         return Explanation(key, None, None, False, tuple(reasons), tuple(lives))
     reasons += _of_backend(status, backend)
@@ -287,9 +303,14 @@ def _is_known(status: DaemonStatus, backend: Backend) -> bool:
     return bool(status.addresses.get((backend.host, backend.port)))
 
 
-def _absent(status: DaemonStatus, key: str) -> str:
+def _absent(status: DaemonStatus, removal: Removal | None, key: str) -> Reason:
     if status.snapshot is None:
-        return "the registry is not known yet" if status.followed else "this daemon follows no registry"
+        why = "the registry is not known yet" if status.followed else "this daemon follows no registry"
+        return Reason("absent", why)
+    why = f"the registry has no record {key} at revision {status.snapshot.revision}"
     more = status.snapshot.more_rejected
     unknown = f"; of {more} rejected records the reasons are not kept" if more else ""
-    return f"the registry has no record {key} at revision {status.snapshot.revision}{unknown}"
+    if removal is None:
+        return Reason("absent", f"{why}{unknown}")
+    told = f"{why}: it was removed, and had the address {removal.address}{unknown}"
+    return Reason("absent", told, None, time.monotonic() - removal.at)

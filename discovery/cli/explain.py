@@ -80,6 +80,11 @@ def explain(
             note(f"no record of {service!r} in {document['registry']}")
         if document["more"]:
             note(f"and {document['more']} more records; name one: {service}/ID")
+        if "not_asked" not in document and any(map(_is_absent, document["records"])):
+            note(
+                "why a record is absent is known to the daemon that registers it: `discovery fleet` lists the daemons"
+                " that announce themselves; ask it with --admin"
+            )
         for each in document.get("not_asked", ()):
             note(f"not known: {each}")
     return 1 if "not_asked" in document else 0
@@ -112,6 +117,10 @@ def lines(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {each['consumer']}: {_state(each)}"
             for line in each["rendered"] or ():
                 yield f"    {line}"
+
+
+def _is_absent(record: Mapping[str, Any]) -> bool:
+    return any(reason["kind"] == "absent" for reason in record["reasons"])
 
 
 def _used(record: Mapping[str, Any]) -> str:

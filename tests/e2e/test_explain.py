@@ -235,3 +235,23 @@ def test_a_service_without_records_and_a_wrong_name(file_registry: RecordFiles) 
     none = command("web", "--admin", address, "--registry", file_registry[0])
     assert "no record of 'web'" in none.stderr
     assert command("We b", "--admin", address, "--registry", file_registry[0]).returncode == 2
+
+
+def test_a_record_that_was_withdrawn_is_told_of_beside_those_that_are_there(
+    tmp_path: Path, start_daemon: Starter, etcd: EmbeddedEtcd
+) -> None:
+    plugin, config = tmp_path / "staged.py", tmp_path / "discovery.toml"
+    plugin.write_text(PLUGIN)
+    config.write_text(f'[consumers.staged]\nplugin = "{plugin}"\n')
+    etcd.ctl("put", "/services/web/stays", "10.0.0.1:80")
+    etcd.ctl("put", "/services/web/goes", "10.0.0.2:80")
+    daemon = start_daemon("--registry", etcd.url, "--config", str(config))
+    eventually_sync(daemon.is_ready, timeout=60)
+    etcd.ctl("del", "/services/web/goes")
+    removed = "web/goes: not used\n  absent for "
+    eventually_sync(lambda: removed in command("web", "--admin", daemon.admin).stdout, "the removal", timeout=60)
+    done = command("web", "--admin", daemon.admin)
+    assert "it was removed, and had the address 10.0.0.2:80\n" in done.stdout
+    assert "\nweb/stays 10.0.0.1:80: used\n" in done.stdout
+    assert "ask it with --admin" in done.stderr
+    assert "--admin" not in command("web/stays", "--admin", daemon.admin).stderr

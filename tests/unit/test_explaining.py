@@ -1,5 +1,6 @@
 """Explanations of many records: what a question of a large service looks at."""
 
+import time
 from collections.abc import Iterator
 
 from discovery.admin.explaindocument import explain_document
@@ -62,6 +63,33 @@ def test_the_first_keys_of_a_service_are_told_and_the_number_of_the_others() -> 
     assert keys_of(status, "web", 2) == (["web/a", "web/b"], 2)
     assert keys_of(status, "db", 9) == (["db/x"], 0)
     assert keys_of(DaemonStatus("r"), "web", 9) == ([], 0)
+
+
+def test_a_record_that_was_removed_is_told_of_with_its_address_and_since_when() -> None:
+    def removal(number: int, *keys: str) -> Change:
+        named = tuple(Named("-", key, f"10.0.0.{number}:80") for key in keys)
+        return change(number)._replace(named=named, updated=0, removed=len(keys), arrived=time.monotonic() - 100)
+
+    listing, back = change(1, listing=True), change(4, "web/b")
+    last = last_changes([listing, removal(2, "web/a", "web/b", "db/x"), removal(3, "web/a"), back], "web")
+    status = DaemonStatus("r", snapshot=Snapshot.of(4, [backend("web", "b"), backend("web", "c")]))
+    assert keys_of(status, "web", 9, last.removed) == (["web/a", "web/b", "web/c"], 0)
+    found = explain(status, (), last, "web/a")
+    (absent,) = found.reasons
+    text = "the registry has no record web/a at revision 4: it was removed, and had the address 10.0.0.3:80"
+    assert (absent.kind, absent.text) == ("absent", text)
+    assert absent.seconds is not None
+    assert absent.seconds >= 100
+    (never,) = explain(status, (), last, "web/never").reasons
+    assert never == Reason("absent", "the registry has no record web/never at revision 4")
+
+
+def test_only_the_records_removed_last_are_told_of() -> None:
+    status = DaemonStatus("r", snapshot=Snapshot.of(4, []))
+    removed = [f"web/r{number:02}" for number in range(40)]
+    keys, more = keys_of(status, "web", 200, removed)
+    assert (keys, more) == (removed[: len(keys)], 0)
+    assert 0 < len(keys) <= 20
 
 
 def test_a_provider_that_fails_now_is_not_said_to_have_failed_for_as_long_as_it_runs() -> None:
