@@ -51,7 +51,7 @@ class CollectorExporter:
         self._log = log
         self._failures = Failures()
         self._ended = threading.Event()
-        self._left_alone: tuple[float, _RefusalError] | None = None  # until when the collector asks to be, and how
+        self._left_alone: tuple[float, str] | None = None  # until when the collector asks to be, and how
         self._tls: ssl.SSLContext | None = None
         if urlsplit(settings.url).scheme == "https":
             self._tls = ssl.create_default_context(cafile=settings.certificate)
@@ -92,7 +92,7 @@ class CollectorExporter:
                 answer = asyncio.run(self._posted(body, headers, max(0.1, deadline - time.monotonic())))
             except _RefusalError as error:
                 if error.pause:
-                    self._left_alone = time.monotonic() + error.pause, error
+                    self._left_alone = time.monotonic() + error.pause, str(error)
                 if not error.for_now or self._is_over(deadline, max(pause, error.pause)):
                     raise
             except (OSError, aiohttp.ClientError):
@@ -106,9 +106,9 @@ class CollectorExporter:
     def _heed(self, deadline: float) -> None:
         """Wait for the end of the pause that the collector has asked for. Raises its answer if that is too late."""
         if self._left_alone is not None:
-            until, error = self._left_alone
+            until, reason = self._left_alone
             if self._is_over(deadline, until - time.monotonic()):
-                raise error
+                raise _RefusalError(reason)
             self._left_alone = None
 
     def _is_over(self, deadline: float, pause: float) -> bool:
