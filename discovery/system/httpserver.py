@@ -65,7 +65,13 @@ class HttpServer:
         self._tls = tls
         application.middlewares.insert(0, self._guard)
         application.on_response_prepare.append(_close_afterwards)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=_END_SECONDS)
+        self._runner = web.AppRunner(
+            application,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=_END_SECONDS,
+            auto_decompress=False,  # a body of a few kilobytes would become gigabytes, which the core waits for
+        )
         logging.getLogger("aiohttp.server").addFilter(_is_our_fault)
         self._listening: list[socket.socket] = []
         self._connections: dict[_Connection, None] = {}  # the oldest first
