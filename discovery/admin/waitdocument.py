@@ -1,7 +1,8 @@
 """The long poll of the admin endpoint: waits for a state, and tells as JSON whether it has come."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from itertools import chain
 from typing import Any
 
@@ -17,6 +18,10 @@ _USAGE = "/api/wait?service=NAME&backends=N&at_most=N&applied_by=CONSUMER&revisi
 _POLL = Duration(most=LONGEST, zero="look once")
 _MOST_BACKENDS = 1_000_000_000
 """The largest number of backends that is taken for one."""
+_MOST_PATTERNS = 32
+"""Consumers, or patterns of their names, in a query: a query is looked at in one piece."""
+_LONGEST_PATTERN = 200
+"""Characters of one: `fnmatch` takes seconds for a pattern of thousands, in which the core does nothing else."""
 _MOST_REVISION = 2**63 - 1
 """The largest revision of etcd."""
 
@@ -32,6 +37,10 @@ def awaited_of(query: Any) -> tuple[Awaited, float]:
     revision = whole_number(query, "revision", least=0, most=_MOST_REVISION, default=0)
     seconds = _POLL.parse(query.get("timeout", LONGEST))
     names = tuple(dict.fromkeys(query.getall("applied_by", ())))
+    if len(names) > _MOST_PATTERNS:
+        raise ValueError(f"applied_by names {len(names)} consumers, more than {_MOST_PATTERNS}: use wildcards")
+    if any(len(each) > _LONGEST_PATTERN for each in names):
+        raise ValueError(f"applied_by has to be the name of a consumer, with at most {_LONGEST_PATTERN} characters")
     return Awaited(service, least, most, revision or None, names), seconds
 
 
@@ -72,7 +81,10 @@ async def wait_document(
 def _meant(text: str, consumers: Iterable[str]) -> tuple[str, ...]:
     """Return the consumers that `text` names: a name, or a pattern with `*`, `?` and `[...]`, as those of a filter."""
     names = tuple(consumers)
-    return (text,) if text in names else tuple(name for name in names if fnmatchcase(name, text))
+    if text in names:
+        return (text,)
+    pattern = re.compile(translate(text))  # `fnmatchcase` would keep tens of thousands of patterns of strangers
+    return tuple(name for name in names if pattern.match(name))
 
 
 def _applied(sources: Sources) -> Mapping[str, Any]:
