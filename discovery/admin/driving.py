@@ -16,6 +16,8 @@ MOST_ASKED = 500
 """Backends of one question: a consumer answers it between two applies."""
 ANSWER_SECONDS = 2.0
 """Seconds that a consumer has for an answer."""
+_MOST_DOUBLED = 16
+"""Failures in a row after which the pause is not doubled any more: it is the longest one by then."""
 
 
 class Pace(NamedTuple):
@@ -138,6 +140,7 @@ class _Known:
         self._snapshot: Snapshot | None = None
         self._applies = 0
         self._earliest = self._earliest_of_all = 0.0
+        self._failures = 0  # in a row
 
     def refresh(self) -> None:
         """Begin to ask if something is not known any more, and it is time."""
@@ -159,7 +162,7 @@ class _Known:
             self.asking.cancel()
 
     async def _ask(self, snapshot: Snapshot | None, everything: bool) -> None:
-        applies, began, longest = self.consumer.applies, time.monotonic(), 0.0
+        applies, began, longest, late = self.consumer.applies, time.monotonic(), 0.0, 0.0
         runs = [] if snapshot is None else [run for each in snapshot.services.values() for run in each.runs]
         before = {id(run): self._runs[id(run)] for run in runs if id(run) in self._runs}
         fresh = {} if everything else dict(before)
@@ -170,6 +173,7 @@ class _Known:
                 places = await self.consumer.places([each for run in batch for each in run], ANSWER_SECONDS)
             except Exception:  # noqa: BLE001 - a plugin may raise anything, or be late: it is asked again
                 is_whole = False
+                late = time.monotonic() - asked
                 break
             fresh |= {id(run): _told(run, places) for run in batch}
             longest = max(longest, time.monotonic() - asked)
@@ -177,7 +181,10 @@ class _Known:
         ended = time.monotonic()
         self._runs = {**before, **fresh}  # and no run that is gone
         self._show(snapshot, self._runs)
-        self._earliest = ended + self._pause(longest)
+        # One late answer may be due to an apply; who is late again and again is asked ever less often.
+        self._failures = 0 if is_whole else self._failures + 1
+        backoff = min(self._pace.most, late * 2 ** min(self._failures, _MOST_DOUBLED))
+        self._earliest = ended + max(self._pause(longest), backoff)
         if is_whole:
             self._snapshot = snapshot
             if everything:

@@ -28,10 +28,10 @@ async def test_a_compressed_body_is_not_unpacked() -> None:
     await server.start([listening])
     try:
         for encoding in ("gzip", "deflate", "br", "zstd"):
-            head = f"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(PACKED)}"
+            fields = f"Host: 127.0.0.1\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(PACKED)}"
             async with asyncio.timeout(within(10)):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(f"{head}\r\n\r\n".encode() + PACKED)
+                writer.write(f"POST / HTTP/1.1\r\n{fields}\r\n\r\n".encode() + PACKED)
                 assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
                 writer.close()
     finally:

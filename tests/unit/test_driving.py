@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
@@ -151,6 +152,32 @@ async def test_slow_answers_are_asked_for_less_often() -> None:
     for _ in range(3):
         await looked.look(within(1))
     assert consumer.asked == []
+
+
+async def test_a_consumer_that_is_late_again_and_again_is_asked_ever_less_often() -> None:
+    consumer = Consumer(at("web", "a"))
+    pauses: list[float] = []
+    asked = 0.0
+
+    async def late(backends: Sequence[Backend], timeout: float) -> Mapping[str, bool]:
+        nonlocal asked
+        if asked:
+            pauses.append(time.monotonic() - asked)
+        await asyncio.sleep(0.02)
+        asked = time.monotonic()
+        raise TimeoutError
+
+    consumer.places = late  # type: ignore[method-assign]
+    looked = driving(consumer, Pace(least=0.0))
+
+    def look() -> bool:
+        looked.glance()
+        return len(pauses) == 3
+
+    await eventually(look, timeout=20)
+    looked.close()
+    # The question itself takes 0.02 s, and the pauses are twice, four and eight times as long.
+    assert [pause >= wanted for pause, wanted in zip(pauses, (0.04, 0.08, 0.16), strict=True)] == [True] * 3
 
 
 async def test_what_is_gone_is_asked_no_more() -> None:
