@@ -56,7 +56,8 @@ def shared_etcd(etcd_program: Path) -> Iterator[EmbeddedEtcd]:
 class TestContract(RegistryContract):
     """Point 1. On every version."""
 
-    ttl = within(2.0)
+    ttl = within(3.0)
+    """A registrar renews a lease after a third of its TTL: of 2 s, a busy machine took more than the rest."""
 
     @pytest.fixture(autouse=True)
     def _place(self, shared_etcd: EmbeddedEtcd) -> None:
