@@ -43,8 +43,8 @@ from discovery.model import join_host_port
 from discovery.validity import parse_address
 
 if TYPE_CHECKING:
-    from discovery.daemon.config import Settings
     from discovery.daemon.instances import Instances
+    from discovery.daemon.settings import Settings
 
 __all__ = [
     "LINK_ADDRESS",
@@ -122,7 +122,8 @@ def drop_in_registry(given: str | None, environment: Mapping[str, str] = os.envi
         return given
     if linked := linked_registry(environment):
         return linked
-    from discovery.daemon.config import INSTANCES, load_settings
+    from discovery.daemon.config import load_settings
+    from discovery.daemon.settings import INSTANCES
 
     path = file_in_use(None, environment)
     _refuse_link_without_port(path, environment)

@@ -16,9 +16,9 @@ from discovery.errors import ConfigError, PluginError, RegistryUnavailableError
 from discovery.fields import Duration
 
 if TYPE_CHECKING:
-    from discovery.daemon.config import Settings
     from discovery.daemon.faults import Faults
     from discovery.daemon.instances import Instances
+    from discovery.daemon.settings import Settings
     from discovery.plugin import Update, Validation
 
 app = typer.Typer(help="Check a configuration file, or print its schema.")
@@ -98,8 +98,8 @@ class _Report:
 
 async def _examined(path: Path, run_dir: Path | None, timeout: float | None) -> _Report:
     """Return the report for the file. With `timeout` None the registry is not read."""
-    from discovery.daemon.config import Overrides
     from discovery.daemon.instances import examine
+    from discovery.daemon.settings import Overrides
     from discovery.system.logs import configure_logging
 
     configure_logging("error")

@@ -24,7 +24,7 @@ from discovery.system.rundir import base_run_dir, lock
 from discovery.validity import validate
 
 if TYPE_CHECKING:
-    from discovery.daemon.config import Settings
+    from discovery.daemon.settings import Settings
     from discovery.registry import Registry
     from discovery.system.owners import DefaultOwner
 

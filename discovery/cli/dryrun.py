@@ -10,10 +10,10 @@ from discovery.cli.console import note, result
 
 if TYPE_CHECKING:
     from discovery.consuming.resolving import Resolved
-    from discovery.daemon.config import Settings
     from discovery.daemon.faults import Faults
     from discovery.daemon.instances import Instances
     from discovery.daemon.once import Survey
+    from discovery.daemon.settings import Settings
     from discovery.hosting.directories import Directories
 
 

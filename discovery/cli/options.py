@@ -16,7 +16,7 @@ from discovery.daemon.configfile import DEFAULT_FILE, FILE_VARIABLE, file_in_use
 from discovery.fields import Duration, WholeNumber, service_name
 
 if TYPE_CHECKING:
-    from discovery.daemon.config import Overrides, Settings
+    from discovery.daemon.settings import Overrides, Settings
     from discovery.registry import Registry, RegistryURL
 
 _CLOSE_SECONDS = 5.0
@@ -182,7 +182,7 @@ def overrides(
     environment: Mapping[str, str] = os.environ,
 ) -> "Overrides":
     """Return the settings of the command line, and of the environment for settings that the command line lacks."""
-    from discovery.daemon.config import VARIABLES, Overrides
+    from discovery.daemon.settings import VARIABLES, Overrides
     from discovery.registry.url import PASSWORD_VARIABLE
 
     given = {
@@ -224,7 +224,8 @@ def settings_of(
 
     Raises ConfigError, also if the file in use cannot be read.
     """
-    from discovery.daemon.config import INSTANCES, load_settings
+    from discovery.daemon.config import load_settings
+    from discovery.daemon.settings import INSTANCES
 
     given = overrides(registry=registry, admin=admin, admin_token_file=admin_token_file, run_dir=run_dir)
     return load_settings(file_in_use(config), given, leave_out=INSTANCES)

@@ -41,7 +41,7 @@ from discovery.validity import parse_address, validate, validate_port
 
 if TYPE_CHECKING:
     from discovery.checks import Check
-    from discovery.daemon.config import Settings
+    from discovery.daemon.settings import Settings
     from discovery.providing.registrar import RegistrarStatus
     from discovery.providing.registration import Wanted
 

@@ -26,9 +26,9 @@ from discovery.errors import ConfigError
 
 if TYPE_CHECKING:
     from discovery.consuming.resolving import Resolved
-    from discovery.daemon.config import Settings
     from discovery.daemon.faults import Faults
     from discovery.daemon.instances import Instances
+    from discovery.daemon.settings import Settings
 
 
 def _plugin_names() -> list[str]:

@@ -21,7 +21,7 @@ from discovery.system.environment import child_environment
 from discovery.system.signals import ONE_REQUEST
 
 if TYPE_CHECKING:
-    from discovery.daemon.config import Settings
+    from discovery.daemon.settings import Settings
 
 WITHDRAW_SECONDS = 2.0
 """Seconds for the withdrawal, before the command is stopped in any case: a stop should not wait for an outage."""

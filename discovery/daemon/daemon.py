@@ -17,13 +17,13 @@ from discovery.admin.status import DaemonStatus
 from discovery.admin.waiters import Waiters
 from discovery.consuming.history import Change, Delay
 from discovery.consuming.resolving import Resolved
-from discovery.daemon.config import Settings
 from discovery.daemon.endpoint import AdminEndpoint
 from discovery.daemon.fleetlink import FleetLink
 from discovery.daemon.instances import Instances
 from discovery.daemon.registrylink import RegistryLink
 from discovery.daemon.reloading import Reloads
 from discovery.daemon.running import RunningInstances
+from discovery.daemon.settings import Settings
 from discovery.daemon.stopping import warn_of_orphans
 from discovery.daemon.succession import Succession
 from discovery.errors import ConfigError

@@ -5,7 +5,7 @@ from structlog.typing import FilteringBoundLogger
 from discovery.admin.access import Access, is_loopback
 from discovery.admin.port import AdminPort
 from discovery.admin.sources import Sources
-from discovery.daemon.config import Settings
+from discovery.daemon.settings import Settings
 from discovery.errors import ConfigError
 
 

@@ -14,8 +14,8 @@ from structlog.typing import FilteringBoundLogger
 
 from discovery.addresses import OwnAddresses, announced_address
 from discovery.admin.status import DaemonStatus
-from discovery.daemon.config import Settings
 from discovery.daemon.endpoint import AdminEndpoint
+from discovery.daemon.settings import Settings
 from discovery.errors import ConfigError
 from discovery.fleet.announcement import Announcement, id_of, time_text
 from discovery.fleet.answer import answer_of

@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from discovery.admin.access import check_exposure
 from discovery.consuming.runner import ConsumerInstance
-from discovery.daemon.config import (
-    ConsumerSettings,
-    Overrides,
-    ProviderSettings,
-    Settings,
-    load_settings,
-    validate_filter,
-    validate_options,
-)
+from discovery.daemon.config import load_settings, validate_filter, validate_options
 from discovery.daemon.faults import Faults
+from discovery.daemon.settings import ConsumerSettings, Overrides, ProviderSettings, Settings
 from discovery.errors import ConfigError, PluginError, describe
 from discovery.fleet.place import fleet_url
 from discovery.hosting import loading as plugins

@@ -4,7 +4,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
-from discovery.daemon.config import FileSettings
+from discovery.daemon.settings import FileSettings
 from discovery.hosting.tables import ConsumerTable, ProviderTable
 from discovery.plugin import PluginConfig
 

@@ -11,9 +11,9 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from discovery.consuming.inheritance import Inheritance
-from discovery.daemon.config import Settings
 from discovery.daemon.handover import HandoverRefusedError, HandoverServer, Successor
 from discovery.daemon.running import RunningInstances
+from discovery.daemon.settings import Settings
 from discovery.daemon.takeover import take_over
 from discovery.daemon.turn import StartTurn
 from discovery.errors import CannotStartError

@@ -7,8 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from discovery.daemon.config import INSTANCES, Overrides, load_settings
+from discovery.daemon.config import load_settings
 from discovery.daemon.configfile import file_in_use
+from discovery.daemon.settings import INSTANCES, Overrides
 from discovery.hosting.loading import registry_config
 from discovery.registry import RegistryURL
 from discovery.registry.url import PASSWORD_VARIABLE

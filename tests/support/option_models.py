@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from discovery.daemon.config import FileSettings
+from discovery.daemon.settings import FileSettings
 from discovery.hosting.tables import ConsumerTable, ProviderTable
 from discovery.probes import CheckSettings
 from discovery_apache.config import ApacheConfig

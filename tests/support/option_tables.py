@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from discovery.daemon.config import ConsumerTable, FileSettings, ProviderTable
+from discovery.daemon.settings import FileSettings
+from discovery.hosting.tables import ConsumerTable, ProviderTable
 from discovery.probes import CheckSettings
 from discovery_apache.config import ApacheConfig
 from discovery_dns.config import DnsConfig

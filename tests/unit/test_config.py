@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from discovery import ConfigError, Consumer, Inventory, PluginConfig, Provider
-from discovery.daemon.config import Overrides, ProviderSettings, load_settings, validate_options
+from discovery.daemon.config import load_settings, validate_options
 from discovery.daemon.instances import build, load
 from discovery.daemon.schema import json_schema
+from discovery.daemon.settings import Overrides, ProviderSettings
 from discovery.errors import PluginError
 from discovery.hosting import loading as plugins
 

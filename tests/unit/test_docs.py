@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from discovery.daemon.config import FileSettings, load_settings
+from discovery.daemon.config import load_settings
 from discovery.daemon.instances import build
+from discovery.daemon.settings import FileSettings
 
 ROOT = Path(__file__).parents[2]
 

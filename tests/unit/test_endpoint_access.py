@@ -11,8 +11,9 @@ from discovery.admin.access import AccessSettings
 from discovery.admin.port import AdminPort
 from discovery.admin.sources import Sources
 from discovery.admin.status import DaemonStatus
-from discovery.daemon.config import Overrides, load_settings
+from discovery.daemon.config import load_settings
 from discovery.daemon.endpoint import AdminEndpoint
+from discovery.daemon.settings import Overrides
 from discovery.testing import free_port
 
 

@@ -9,9 +9,10 @@ from pydantic import field_validator
 
 from discovery import Consumer, PluginConfig, Update, Validation
 from discovery.consuming.runner import ConsumerInstance
-from discovery.daemon.config import Overrides, parse_settings
+from discovery.daemon.config import parse_settings
 from discovery.daemon.instances import Instances, build
 from discovery.daemon.once import check_once
+from discovery.daemon.settings import Overrides
 from discovery.daemon.validation import NOTHING, validate_instances
 from discovery.hosting import loading
 from discovery.hosting.directories import Directories

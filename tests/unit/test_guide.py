@@ -20,8 +20,9 @@ from types import ModuleType
 import pytest
 from third_party import install
 
-from discovery.daemon.config import Overrides, parse_settings
+from discovery.daemon.config import parse_settings
 from discovery.daemon.instances import build
+from discovery.daemon.settings import Overrides
 from discovery.hosting import loading
 from discovery.scaffold import Kind, distribution, write_distribution
 from discovery.testing import eventually_sync, free_port, within

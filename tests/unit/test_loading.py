@@ -10,8 +10,8 @@ import structlog
 from third_party import install
 
 from discovery import ConfigError, Context, PluginConfig, Update, diff
-from discovery.daemon.config import Overrides
 from discovery.daemon.instances import load
+from discovery.daemon.settings import Overrides
 from discovery.errors import PluginError
 from discovery.hosting import loading
 from discovery.hosting.compatibility import unsupported

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 
 from discovery.cli import group, main
 from discovery.cli.app import app
-from discovery.daemon.config import FileSettings
 from discovery.daemon.faults import validate
+from discovery.daemon.settings import FileSettings
 from discovery.errors import ConfigError
 from discovery.fields import BindAddress, Duration, WholeNumber
 from discovery.probes import CheckSettings

@@ -19,9 +19,10 @@ from discovery import Context, Health, Inventory, PluginConfig, Sample, Update, 
 from discovery.admin.metrics import metrics
 from discovery.admin.status import DaemonStatus
 from discovery.consuming.runner import ConsumerStatus
-from discovery.daemon.config import Overrides, parse_settings
+from discovery.daemon.config import parse_settings
 from discovery.daemon.instances import build
 from discovery.daemon.schema import json_schema
+from discovery.daemon.settings import Overrides
 from discovery.errors import ConfigError, DiscoveryError
 from discovery.hosting import loading
 from discovery.hosting.isolation import Timing

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from discovery import Backend, Consumer, PluginConfig, Snapshot, Update
 from discovery.consuming.runner import ConsumerInstance
 from discovery.consuming.selection import Selection, missing_services, narrowed, unmatched
-from discovery.daemon.config import Overrides, parse_settings
+from discovery.daemon.config import parse_settings
 from discovery.daemon.instances import Instances, build
+from discovery.daemon.settings import Overrides
 from discovery.daemon.validation import NOTHING, validate_instances
 from discovery.errors import ConfigError
 from discovery.hosting import loading

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from discovery import ConfigError
-from discovery.daemon.config import Overrides, load_settings
+from discovery.daemon.config import load_settings
 from discovery.daemon.instances import Instances, build, load
+from discovery.daemon.settings import Overrides
 from discovery.errors import PluginError
 from discovery.hosting import loading
 

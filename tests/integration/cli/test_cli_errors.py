@@ -155,7 +155,7 @@ def test_module_and_script_are_the_same(command: list[str]) -> None:
 def test_help_loads_nothing_heavy() -> None:
     script = "import sys; from discovery.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert not {"grpc", "aiohttp", "structlog", "watchdog", "rich", "discovery.daemon.config"} & set(
+    assert not {"grpc", "aiohttp", "structlog", "watchdog", "rich", "discovery.daemon.settings"} & set(
         done.stderr.split()
     )
 
