@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from discovery.admin.members import Told
 from discovery.admin.page.facts import Applies, Facts
 from discovery.admin.page.filters import Filters, filters_of
+from discovery.admin.page.flow import Marks, flow
 from discovery.admin.page.matching import Slices
 from discovery.admin.page.painting import Painter, Picture
 from discovery.admin.page.rendering import Renderer, panel_id
@@ -162,6 +163,38 @@ def test_every_section_has_what_it_is_for() -> None:
         "not asked",
     ):
         assert told in text
+
+
+def test_listings_after_the_first_do_not_count_the_first() -> None:
+    for listings, told in ((0, None), (1, None), (2, "1"), (5, "4")):
+        known = facts()._replace(status=DaemonStatus("etcd://r", resets=listings))
+        shown = re.search(r"Listings after the first(\d+)", page(run(paint(known))).text)
+        assert (shown and shown[1]) == told
+
+
+def test_the_diagram_has_the_services_of_which_something_is_down_however_many_there_are() -> None:
+    names = [f"s{number:02}" for number in range(40)]
+    for ill in (["s39"], [], names[20:]):
+        health = Health(down=dict.fromkeys((f"{name}/b" for name in ill), "refused"))
+        snapshot = Snapshot.of(1, [Backend(name, "b", "10.0.0.1", 80) for name in names])
+        status = DaemonStatus("r", snapshot=snapshot, consumers=(ConsumerStatus("edge", "p", health=health),))
+        services = [each for each in flow(Facts(status), Marks()).boxes if each.kind == "service"]
+        drawn, last = services[:-1], services[-1]
+        shown = [each.name for each in drawn if each.state == "degraded"]
+        assert [each.name for each in drawn] == sorted(each.name for each in drawn)
+        assert shown == ill[: len(drawn)]
+        hidden = len(ill) - len(shown)
+        assert last.name == f"{len(names) - len(drawn)} other services"
+        assert (last.state, f"{hidden} down" in last.detail) == (("degraded", True) if hidden else ("ok", False))
+
+
+def test_a_daemon_of_the_fleet_that_is_well_has_no_list_of_problems() -> None:
+    daemon = {"machine": "m", "own": False, "address": "10.0.0.1:9901", "version": "1", "roles": [], "state": "ok"}
+    daemon |= dict.fromkeys(("applied_revision", "lag_seconds", "reason", "connected"))
+    told = dict.fromkeys(("reason", "not_announced", "invalid", "more", "more_invalid"))
+    problems: tuple[dict[str, str], ...] = ({}, {"edge": "it is ill"})
+    text = RENDERER.part("fleet", {**told, "daemons": [{**daemon, "problems": each} for each in problems]})
+    assert text.count('<ul class="problems"') == text.count("<li>") == 1
 
 
 @pytest.mark.parametrize(

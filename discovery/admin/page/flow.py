@@ -109,12 +109,12 @@ def flow(facts: Facts, marks: Marks) -> Flow:
     status = facts.status
     snapshot = status.snapshot
     services = snapshot.services if snapshot is not None else {}
-    drawn = list(islice(services, MOST_SERVICES if len(services) <= MOST_SERVICES else MOST_SERVICES - 1))
+    drawn = _drawn(services, facts.down_by_service)
     providers = list(_providers(facts))
     consumers = list(_consumers(facts))
     middle = [_service(services[name], facts, marks) for name in drawn]
     if len(services) > len(drawn):
-        middle.append(_others(services, len(drawn), marks))
+        middle.append(_others(services, drawn, facts, marks))
     word = {None: "not followed", True: "connected", False: "not connected"}[status.connected]
     registry = _Node(
         "registry",
@@ -148,17 +148,33 @@ def _consumers(facts: Facts) -> Iterator[_Node]:
         yield _Node(each.name, detail, each.state, f"{each.applied_revision} {each.applies}")
 
 
+def _drawn(services: Mapping[str, Service], down: Mapping[str, int]) -> list[str]:
+    """Return the services that have a box, ordered. With too many, those of which something is down come first."""
+    if len(services) <= MOST_SERVICES:
+        return list(services)
+    most = MOST_SERVICES - 1
+    ill = sorted(name for name, count in down.items() if count and name in services)[:most]
+    well = (name for name in services if name not in ill)
+    return sorted((*ill, *islice(well, most - len(ill))))
+
+
 def _service(service: Service, facts: Facts, marks: Marks) -> _Node:
-    down = facts.down_by_service[service.name]
-    count = len(service)
-    detail = f"{count} backend{'s' if count != 1 else ''}" + (f", {down} down" if down else "")
-    return _Node(service.name, detail, "degraded" if down else "ok", marks.of("service", service.name, service))
+    detail, state = _counted(len(service), facts.down_by_service[service.name])
+    return _Node(service.name, detail, state, marks.of("service", service.name, service))
 
 
-def _others(services: Mapping[str, Service], drawn: int, marks: Marks) -> _Node:
-    others = tuple(islice(services.values(), drawn, None))
-    mark = marks.of("others", "", others)
-    return _Node(f"{len(others)} other services", f"{sum(map(len, others))} backends", "ok", mark)
+def _others(services: Mapping[str, Service], drawn: Collection[str], facts: Facts, marks: Marks) -> _Node:
+    named = frozenset(drawn)
+    others = tuple(each for name, each in services.items() if name not in named)
+    down = facts.down_by_service.total() - sum(facts.down_by_service[name] for name in drawn)
+    detail, state = _counted(sum(map(len, others)), down)
+    return _Node(f"{len(others)} other services", detail, state, marks.of("others", "", others))
+
+
+def _counted(backends: int, down: int) -> tuple[str, str]:
+    """Return a line about some backends, and their state in a word."""
+    told = f"{backends} backend{'s' if backends != 1 else ''}"
+    return (f"{told}, {down} down", "degraded") if down else (told, "ok")
 
 
 def _boxes(kind: str, column: int, nodes: list[_Node], height: int) -> Iterator[Box]:

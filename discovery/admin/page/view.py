@@ -150,7 +150,10 @@ class MemberRow(NamedTuple):
 
 
 class RegistryView(NamedTuple):
-    """The registry. `as_of` is when the snapshot was last known to be true, None while it is followed."""
+    """The registry. `as_of` is when the snapshot was last known to be true, None while it is followed.
+
+    `listings_again` is the number of full listings after the first.
+    """
 
     url: str
     connection: str
@@ -158,7 +161,7 @@ class RegistryView(NamedTuple):
     revision: int | None
     as_of: float | None
     from_disk: bool
-    resets: int
+    listings_again: int
     alarms: tuple[str, ...]
     services: int
     backends: int
@@ -263,7 +266,7 @@ def registry_view(facts: Facts, backends: int) -> RegistryView:
         revision=None if snapshot is None else snapshot.revision,
         as_of=facts.moment(status.snapshot_time) if is_old and status.snapshot_time is not None else None,
         from_disk=status.snapshot_from_disk,
-        resets=status.resets,
+        listings_again=max(0, status.resets - 1),
         alarms=status.alarms,
         services=0 if snapshot is None else len(snapshot.services),
         backends=backends,
