@@ -28,6 +28,7 @@ KINDS = (
     "unchecked",
     "not-written",
     "provider-failing",
+    "consumer-failing",
     "plugin-broken",
     "draining",
     "weight-zero",
@@ -181,6 +182,8 @@ def explain(status: DaemonStatus, views: Iterable[View], last: LastChanges, key:
     usable = backend.accepts_work and (not backend.is_named or _is_known(status, backend))
     for view in views:
         found, live = _of_consumer(view, backend, last)
+        if live is not None and live.live and view.status.problem is not None:
+            reasons.append(Reason("consumer-failing", view.status.problem, view.status.name))
         reasons += found
         if live is not None:
             lives.append(live._replace(used=usable and live.live and not found))

@@ -92,6 +92,21 @@ def test_only_the_records_removed_last_are_told_of() -> None:
     assert 0 < len(keys) <= 20
 
 
+def test_a_consumer_that_has_the_record_and_does_not_work_says_so() -> None:
+    snapshot = Snapshot.of(1, [backend("web", "a")])
+    for down in ({}, {"web/a": "refused"}):
+        health = Health(False, "the port is in use", down=down)
+        views = [
+            View(ConsumerStatus("edge", "haproxy", health=health, applied_revision=1), None, snapshot),
+            View(ConsumerStatus("names", "dns", applied_revision=1), None, snapshot),
+        ]
+        found = explain(DaemonStatus("r", snapshot=snapshot), views, last_changes([], "web"), "web/a")
+        kinds = [(each.kind, each.instance) for each in found.reasons]
+        assert kinds == [("consumer-failing", "edge"), *[("down", "edge") for _ in down]]
+        assert found.reasons[0].text == "the port is in use"
+        assert [each.used for each in found.consumers] == [not down, True]
+
+
 def test_a_provider_that_fails_now_is_not_said_to_have_failed_for_as_long_as_it_runs() -> None:
     runner = ProviderStatus("finds", "docker", phase=Phase.WAITING, phase_since=0.0, health=Health(False, "no engine"))
     provider = RunningProviderStatus(runner, "host-1", 10.0, frozenset(), frozenset(), {}, None, True)
