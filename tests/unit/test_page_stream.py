@@ -11,7 +11,7 @@ from discovery.admin.page.filters import Conditions, Filters
 from discovery.admin.page.matching import Matching, Slices
 from discovery.admin.page.pacing import Pace
 from discovery.admin.page.painting import Painter
-from discovery.admin.page.stream import Reader, Stream
+from discovery.admin.page.stream import MOST_DISTINCT, Reader, Stream
 from discovery.admin.status import DaemonStatus
 from discovery.admin.waiters import Waiters
 from discovery.consuming.owners import Owners
@@ -257,3 +257,14 @@ def test_a_backend_is_found_by_its_owner_also_if_the_owner_alone_changes() -> No
     assert found(Owners({"web/1": "this", "web/2": None})) == []
     assert found(Owners({"web/1": "that one", "web/2": None}, moves=1)) == ["1"]
     assert found(Owners({"web/1": "that one", "web/2": "that one"}, moves=2)) == ["1", "2"]
+
+
+async def test_different_views_are_few_whoever_asks_for_them() -> None:
+    world = World()
+    different = [Filters(q=str(number)) for number in range(MOST_DISTINCT)]
+    assert world.stream.has_room(different)
+    assert not world.stream.has_room([*different, Filters()])
+    with world.stream.reader(different[:16]), world.stream.reader(different[16:]):
+        assert world.stream.has_room(different[:16])
+        assert not world.stream.has_room([*different[:15], Filters()])
+    assert world.stream.has_room([Filters()])

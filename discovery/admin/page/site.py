@@ -91,12 +91,13 @@ class Site:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         *_, stream = await self._load()
         wanted = [filters_of(dict(parse_qsl(each))) for each in request.query.getall("view", [""])[:MOST_VIEWS]]
-        if self._closing.is_set() or not self._keep(request):
+        if self._closing.is_set() or not stream.has_room(wanted) or not self._keep(request):
             return web.json_response({"error": "too many pages are open; close some"}, status=503)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-        await response.prepare(request)
         hello = _RETRY + event({"views": [each.query for each in wanted]}, "hello")
-        with suppress(ConnectionError, TimeoutError), stream.reader(dict.fromkeys(wanted)) as reader:
+        # The room is taken before anything is awaited.
+        with stream.reader(dict.fromkeys(wanted)) as reader, suppress(ConnectionError, TimeoutError):
+            await response.prepare(request)
             await response.write(hello)
             quiet = 0.0
             while not self._closing.is_set() and is_still_known(request):

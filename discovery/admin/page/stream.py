@@ -24,6 +24,8 @@ from discovery.errors import describe
 
 MOST_VIEWS = 16
 """Views of one reader: a browser's tabs."""
+MOST_DISTINCT = 256
+"""Different views of all readers at a time: each takes up to about 2 MB of memory, and people mostly share one."""
 
 
 class Reader:
@@ -181,6 +183,10 @@ class Stream:
     def readers(self) -> int:
         """The number of readers."""
         return len(self._readers)
+
+    def has_room(self, wanted: Iterable[Filters]) -> bool:
+        """Whether a reader may have these views: views that others look at take no room of their own."""
+        return len(self._views.keys() | set(wanted)) <= MOST_DISTINCT
 
     @contextmanager
     def reader(self, wanted: Iterable[Filters]) -> Iterator[Reader]:
