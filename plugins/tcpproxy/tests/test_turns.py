@@ -1,9 +1,11 @@
 """The order in which the clients of a listener are dialled while many of them wait, and how many at once."""
 
+import errno
 import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -144,3 +146,24 @@ def test_without_hold_attempts_go_to_another_at_once(
     alone.proxy.update([record(server.getsockname())])
     assert states(alone, clients) == ["connecting"] * (WAVE + 1)
     alone.run(lambda: all(connection.open for _, connection in clients))
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["it leaves", "it does not answer"])
+def test_a_backend_that_cannot_be_watched_costs_one_client(
+    silent: tuple[str, int], server: socket.socket, stack: ExitStack, *, leaves: bool
+) -> None:
+    """The limit fs.epoll.max_user_watches is that of a user, and not ours alone: the others have to be dialled."""
+    alone = Alone(silent, hold=0, connect_timeout=60 if leaves else 0.2)
+    clients = [arrived(alone, stack, number) for number in range(3)]
+    full, usual = [OSError(errno.ENOSPC, "no room")], alone.loop.add
+
+    def add(*arguments: Any) -> None:
+        if full:
+            raise full.pop()
+        usual(*arguments)
+
+    alone.loop.add = add  # type: ignore[method-assign]
+    others = [] if leaves else [{**record(silent), "draining": True}]
+    alone.proxy.update([*others, {**record(server.getsockname()), "id": "b"}])
+    alone.run(lambda: all(connection.open or connection.closed for _, connection in clients))
+    assert [connection.closed for _, connection in clients] == [True, False, False]

@@ -51,7 +51,7 @@ class Dialler:
         self.queue.configure(settings)
 
     def dial(self, connection: Connection) -> None:
-        """Start a connection attempt to the next address, or to the next backend, or hold the client."""
+        """Start a connection attempt to the next address, or to the next backend, or hold or abort the client."""
         now = self._loop.now
         while (upstream := connection.upstream) is not None or len(connection.tried) <= self._retries:
             if upstream is None:
@@ -80,7 +80,12 @@ class Dialler:
             if code in _STARTED:
                 if connection.tried:
                     self._counters.retries += 1
-                connection.attach_server(sock.detach())
+                try:
+                    connection.attach_server(sock.detach())
+                except OSError as error:  # the limit fs.epoll.max_user_watches is reached: the caller dials for others
+                    connection.abort("unserved")
+                    connection.owner.connection_failed(connection, error)
+                    return
                 self.attempts.add(connection)
                 return
             sock.close()

@@ -190,11 +190,7 @@ class HoldQueue:
     def _leave(self, connection: Connection) -> None:
         """Dial a client, which is held no longer."""
         self._held.discard(connection)
-        try:
-            self._dial(connection)
-        except OSError:  # the limit fs.epoll.max_user_watches is reached
-            connection.abort("unserved")
-            raise
+        self._dial(connection)
 
     def _sort(self) -> None:
         if not self._ordered:
