@@ -26,6 +26,8 @@ from discovery.consuming.runner import ConsumerStatus
 from discovery.hosting.isolation import Phase
 from discovery.model import Backend, Rejected, Snapshot, State, diff
 from discovery.plugin import Health
+from discovery.providing.provider import RunningProviderStatus
+from discovery.providing.runner import ProviderStatus
 from discovery.registry import Member, Membership
 
 RENDERER = Renderer(dict.fromkeys(("style.css", "page.js", "shared.js", "icon.svg"), "/static/file"))
@@ -170,6 +172,16 @@ def test_listings_after_the_first_do_not_count_the_first() -> None:
         known = facts()._replace(status=DaemonStatus("etcd://r", resets=listings))
         shown = re.search(r"Listings after the first(\d+)", page(run(paint(known))).text)
         assert (shown and shown[1]) == told
+
+
+def test_the_diagram_has_no_empty_column_without_providers() -> None:
+    consumers = (ConsumerStatus("edge", "p"),)
+    found = ProviderStatus("docker", "docker")
+    provider = RunningProviderStatus(found, "host-1", 10.0, frozenset(), frozenset(), {}, None, True)
+    for providers in ((), (provider,)):
+        drawn = flow(Facts(DaemonStatus("r", consumers=consumers, providers=providers)), Marks())
+        assert min(each.x for each in drawn.boxes) == 0
+        assert max(each.x + each.width for each in drawn.boxes) == drawn.width
 
 
 def test_the_diagram_has_the_services_of_which_something_is_down_however_many_there_are() -> None:

@@ -126,12 +126,14 @@ def flow(facts: Facts, marks: Marks) -> Flow:
     kinds = ("provider", "registry", "service", "consumer")
     rows = max(1, *map(len, columns))
     height = rows * _STEP - (_STEP - _BOX_HEIGHT)
+    left = 0 if providers else _COLUMNS[1][0]  # no empty column: a narrow window would show little else
     boxes = tuple(
-        tuple(_boxes(kind, at, nodes, height)) for at, (kind, nodes) in enumerate(zip(kinds, columns, strict=True))
+        tuple(_boxes(kind, at, nodes, height, left))
+        for at, (kind, nodes) in enumerate(zip(kinds, columns, strict=True))
     )
     edges = (*_left_edges(boxes), *_right_edges(boxes, facts, marks, drawn))
     marks.turn()
-    return Flow(sum(boxes, ()), tuple(edges), _WIDTH, height, tuple(_lines(columns, facts)))
+    return Flow(sum(boxes, ()), tuple(edges), _WIDTH - left, height, tuple(_lines(columns, facts)))
 
 
 def _providers(facts: Facts) -> Iterator[_Node]:
@@ -177,8 +179,8 @@ def _counted(backends: int, down: int) -> tuple[str, str]:
     return (f"{told}, {down} down", "degraded") if down else (told, "ok")
 
 
-def _boxes(kind: str, column: int, nodes: list[_Node], height: int) -> Iterator[Box]:
-    x, width = _COLUMNS[column]
+def _boxes(kind: str, column: int, nodes: list[_Node], height: int, left: int) -> Iterator[Box]:
+    x, width = _COLUMNS[column][0] - left, _COLUMNS[column][1]
     top = (height - (len(nodes) * _STEP - (_STEP - _BOX_HEIGHT))) // 2
     for at, node in enumerate(nodes):
         y = top + at * _STEP
