@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.admin.members import Told
+from discovery.admin.page.ages import Ages
 from discovery.admin.page.facts import Applies, Facts
 from discovery.admin.page.filters import Filters, filters_of
 from discovery.admin.page.flow import Marks, flow
 from discovery.admin.page.matching import Slices
 from discovery.admin.page.painting import Painter, Picture
 from discovery.admin.page.rendering import Renderer, panel_id
+from discovery.admin.page.view import backend_row
 from discovery.admin.status import DaemonStatus
 from discovery.consuming.history import AppliedHistory, Change, ChangeHistory, Named
 from discovery.consuming.holding import Cause, Held
@@ -172,6 +174,21 @@ def test_listings_after_the_first_do_not_count_the_first() -> None:
         known = facts()._replace(status=DaemonStatus("etcd://r", resets=listings))
         shown = re.search(r"Listings after the first(\d+)", page(run(paint(known))).text)
         assert (shown and shown[1]) == told
+
+
+def test_a_backend_tells_all_that_is_wrong_with_it_the_gravest_first() -> None:
+    one = Backend("web", "a", "nowhere.invalid", 80)
+    held, unresolved = {"web/a": Held(Cause.RESET, None, None)}, {("web", "a"): "no such name"}
+    down = (ConsumerStatus("edge", "p", health=Health(down={"web/a": "refused"})),)
+    removed = "the registry has removed it, which is not believed"
+    for status, told in (
+        (DaemonStatus("r"), ("", "")),
+        (DaemonStatus("r", held=held), ("held", removed)),
+        (DaemonStatus("r", held=held, unresolved=unresolved), ("unresolved", f"no such name; held: {removed}")),
+        (DaemonStatus("r", unresolved=unresolved, consumers=down), ("down", "edge: refused; unresolved: no such name")),
+    ):
+        row = backend_row(one, Facts(status), Ages())
+        assert (row.health, row.why) == told
 
 
 def test_the_diagram_has_no_empty_column_without_providers() -> None:

@@ -290,14 +290,22 @@ def _member(each: Member) -> MemberRow:
 
 
 def _health(backend: Backend, key: str, facts: Facts) -> tuple[str, str]:
+    """Return the gravest condition in a word, and the reason of that one, then the other words with their reasons."""
+    found = list(_conditions(backend, key, facts))
+    if not found:
+        return "", ""
+    (gravest, why), *others = found
+    return gravest, "; ".join((why, *(f"{other}: {reason}" for other, reason in others)))
+
+
+def _conditions(backend: Backend, key: str, facts: Facts) -> Iterator[tuple[str, str]]:
     status = facts.status
     if (why := facts.down.get(key)) is not None:
-        return "down", why
-    if key in status.held:
-        return "held", "the registry has removed it, which is not believed"
+        yield "down", why
     if (why := status.unresolved.get((backend.service, backend.id))) is not None:
-        return "unresolved", why
-    return "", ""
+        yield "unresolved", why
+    if key in status.held:
+        yield "held", "the registry has removed it, which is not believed"
 
 
 def _consumer(each: ConsumerStatus, facts: Facts) -> ConsumerRow:
