@@ -3,6 +3,8 @@
 import re
 import signal
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +13,7 @@ import pytest
 from browsing import NARROW, WIDE, Visits, live, row, violations
 from daemons import Daemon, starting, write_record
 
-from discovery.testing import eventually_sync
+from discovery.testing import eventually_sync, within
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -35,6 +37,15 @@ class Guarded(NamedTuple):
     def change(self, token: str) -> None:
         self.token.write_text(token)
         self.daemon.process.send_signal(signal.SIGHUP)
+        eventually_sync(lambda: self._takes(token), "the daemon to take the token", timeout=60)
+
+    def _takes(self, token: str) -> bool:
+        request = urllib.request.Request(f"http://{self.daemon.admin}/api", headers={"Authorization": f"Bearer {token}"})
+        try:
+            with urllib.request.urlopen(request, timeout=within(10)) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError:
+            return False
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +77,10 @@ def anew(guarded: Guarded, visit: Visits) -> Iterator[Guarded]:
     visit.faults[:] = [each for each in visit.faults if "401" not in each]
 
 
-def log_in(page: "Page", *tokens: str) -> None:
-    """Send the form, with one token after the other until one is taken: a reload takes its time."""
-    for token in tokens:
-        page.get_by_label("Token of this daemon").fill(token)
-        page.keyboard.press("Enter")
-        page.wait_for_load_state()
+def log_in(page: "Page", token: str) -> None:
+    """Send the form with the token, which the daemon takes."""
+    page.get_by_label("Token of this daemon").fill(token)
+    page.keyboard.press("Enter")
     row(live(page), "Services", "10.0.0.1").wait_for()
 
 
