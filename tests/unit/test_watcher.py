@@ -138,6 +138,7 @@ def test_another_owner_of_an_equal_backend_is_known_and_changes_no_service() -> 
     at_first = builder.owners.told
     assert builder.apply(Delta(2, {"a/3": this})).snapshot is not None
     assert builder.owners.told.moves == at_first.moves, "a new record has a new backend"
+    assert builder.owners.told is builder.owners.told, "nothing has changed, and nothing is copied"
     after = builder.apply(Delta(3, {"a/1": that, "a/2": b'{"host": "10.0.0.2", "port": 80, "owner": "that"}'})).snapshot
     assert diff(before, after) == Changes(added=(backend("a", "3", "10.0.0.1", 80),))
     assert after.services["a"].get("1") is before.services["a"].get("1")
