@@ -40,7 +40,9 @@ class Guarded(NamedTuple):
         eventually_sync(lambda: self._takes(token), "the daemon to take the token", timeout=60)
 
     def _takes(self, token: str) -> bool:
-        request = urllib.request.Request(f"http://{self.daemon.admin}/api", headers={"Authorization": f"Bearer {token}"})
+        request = urllib.request.Request(
+            f"http://{self.daemon.admin}/api", headers={"Authorization": f"Bearer {token}"}
+        )
         try:
             with urllib.request.urlopen(request, timeout=within(10)) as answer:
                 return bool(answer.status == 200)
@@ -112,6 +114,37 @@ def test_a_log_out_by_keyboard_ends_every_tab_and_a_log_in_revives_them(visit: V
     other.get_by_role("status").filter(has_text=ENDED).wait_for()
     log_in(page, TOKENS[0])
     live(other)
+
+
+SLOW_ANSWERS = """
+delete window.SharedWorker;
+const [Source, ask] = [EventSource, fetch];
+window.EventSource = class extends Source {
+  constructor(url) { super(url); window.source = this; }
+};
+window.fetch = (...given) => given[0] === "/api" ? new Promise((told) => window.answer = () => told(ask("/api")))
+  : ask(...given);
+"""
+"""A tab that has a stream of its own, and asks whether it is known until the test lets the answer come."""
+
+
+def test_a_page_that_is_live_again_is_not_said_to_be_lost(visit: Visits, anew: Guarded) -> None:
+    """Whether the session has ended is asked at an error, and may be answered after the stream is open again."""
+    visitor = visit.visitor(anew.url)
+    visitor.add_init_script(SLOW_ANSWERS)
+    page = visitor.new_page()
+    page.goto(anew.url)
+    log_in(page, TOKENS[0])
+    page.evaluate(
+        """async () => {
+            source.dispatchEvent(new Event("error"));
+            answer();
+            await fetch("/healthz");
+            await new Promise((over) => setTimeout(over, 300));
+        }"""
+    )
+    live(page)
+    assert page.get_by_role("status").inner_text() == "Live"
 
 
 @pytest.mark.parametrize(("scheme", "viewport"), [("light", WIDE), ("dark", NARROW)], ids=["light", "dark"])

@@ -32,7 +32,7 @@
     mine.onerror = async () => {
       const refused = mine.readyState === EventSource.CLOSED;
       const now = await isUnknown() ? "ended" : "lost";
-      if (mine !== source) return;
+      if (mine !== source || mine.readyState === EventSource.OPEN) return; // meanwhile it may have connected again
       if (state !== now) tellAll(now);
       if (refused) later(AGAIN); // in another tab somebody may log in
     };
