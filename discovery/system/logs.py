@@ -4,12 +4,13 @@ import logging
 import os
 import sys
 import threading
+import traceback
 from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any, Literal, TextIO, cast
 
 import structlog
-from structlog.typing import Processor, WrappedLogger
+from structlog.typing import ExcInfo, Processor, WrappedLogger
 
 from discovery.system.frequency import Budget, kind
 from discovery.system.terminal import printable, shows_colours
@@ -79,8 +80,13 @@ def log_format() -> LogFormat:
 
 def _console(colors: bool) -> Processor:
     # Not rich's tracebacks: those show local variables, secrets among them.
-    return structlog.dev.ConsoleRenderer(
-        0, colors=colors, pad_level=False, exception_formatter=structlog.dev.plain_traceback
+    return structlog.dev.ConsoleRenderer(0, colors=colors, pad_level=False, exception_formatter=_traceback)
+
+
+def _traceback(out: TextIO, error: ExcInfo) -> None:
+    # What an error says may quote what came from outside, too.
+    out.writelines(
+        f"\n{printable(line)}" for line in "".join(traceback.format_exception(*error)).rstrip("\n").split("\n")
     )
 
 

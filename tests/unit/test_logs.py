@@ -20,6 +20,17 @@ logging.getLogger("library").info("chatter")
 logging.getLogger("library").warning("from a %s", "library")
 log.error("last")
 """
+RAISING = """
+import logging
+import structlog
+from discovery.system.logs import configure_logging
+configure_logging()
+try:
+    raise ValueError("quoted \\x1b[2J\\r")
+except ValueError:
+    structlog.get_logger().exception("ours")
+    logging.getLogger("library").exception("a library's")
+"""
 
 
 def logged(*arguments: str) -> list[str]:
@@ -35,6 +46,15 @@ def test_text_has_no_colours_and_no_second_line_where_there_is_no_terminal() -> 
     assert "from a library" in library
     assert "[error] last" in last
     assert "\x1b" not in hello + library + last
+
+
+def test_a_traceback_does_not_drive_the_terminal() -> None:
+    done = subprocess.run([sys.executable, "-c", RAISING], capture_output=True, check=True)
+    told = done.stderr.decode()
+    assert "\x1b" not in told
+    assert "\r" not in told
+    assert told.count("Traceback (most recent call last):\n  File ") == 2
+    assert told.count("\nValueError: quoted \\x1b[2J\\r\n") == 2
 
 
 def test_json() -> None:
