@@ -21,7 +21,8 @@ from discovery.testing import backend, contents, eventually, within
 __all__ = ["etcd_of_its_own"]
 
 OWNER = "host-1"
-RETURN_SECONDS = 2.0
+RETURN_SECONDS = 10 * 2.0
+"""Ten times the seconds that an idle machine takes at most; a gRPC channel that waits as it likes takes up to 120 s."""
 
 
 @asynccontextmanager
