@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browsing import NARROW, WIDE, Visits, live, row, violations
+from browsing import LOOKS, Visits, live, row, violations
 from daemons import Daemon, starting
 
 from discovery.testing import eventually_sync
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 TOKEN = "a-token-of-a-person-0123456789abcdef"
-WINDOWS = pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +49,7 @@ def asked(visit: Visits, url: str, **options: Any) -> "Page":
     return page
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@WINDOWS
+@LOOKS
 def test_axe_finds_nothing_wrong_with_the_form(
     scheme: str, viewport: dict[str, int], visit: Visits, guarded: Daemon, axe: str
 ) -> None:

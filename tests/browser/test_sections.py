@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browsing import NARROW, WIDE, Visits, badge, live, region, row, violations
+from browsing import LOOKS, Visits, badge, live, region, row, violations
 from livepage import REASON, Stage, staged
 
 from discovery.testing import eventually_sync
@@ -35,7 +35,6 @@ SECTIONS = {
     "Plugins": "Consumer archive",
 }
 """The sections, and a text of each that is there only when the section is filled."""
-WINDOWS = pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +95,7 @@ def filled(page: "Page", name: str) -> "Locator":
     return found
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@WINDOWS
+@LOOKS
 def test_axe_finds_nothing_wrong_with_every_section(
     scheme: str, viewport: dict[str, int], visit: Visits, full: Stage, axe: str
 ) -> None:

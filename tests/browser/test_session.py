@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from browsing import NARROW, WIDE, Visits, live, row, violations
+from browsing import LOOKS, Visits, live, row, violations
 from daemons import Daemon, starting, write_record
 
 from discovery.testing import eventually_sync, within
@@ -147,7 +147,7 @@ def test_a_page_that_is_live_again_is_not_said_to_be_lost(visit: Visits, anew: G
     assert page.get_by_role("status").inner_text() == "Live"
 
 
-@pytest.mark.parametrize(("scheme", "viewport"), [("light", WIDE), ("dark", NARROW)], ids=["light", "dark"])
+@LOOKS
 def test_axe_finds_nothing_wrong_with_the_forms_and_an_ended_page(
     scheme: str, viewport: dict[str, int], visit: Visits, anew: Guarded, axe: str
 ) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import pytest
 from making import require_module
 
 from discovery.testing import require_program, within
@@ -19,6 +20,16 @@ if TYPE_CHECKING:  # so that tests of other parts run without Playwright
 
 WIDE = {"width": 1280, "height": 900}
 NARROW = {"width": 400, "height": 800}
+LOOKS = pytest.mark.parametrize(
+    ("scheme", "viewport"),
+    [
+        pytest.param("light", WIDE, id="light-wide"),
+        pytest.param("dark", NARROW, id="dark-narrow"),
+        pytest.param("dark", WIDE, id="dark-wide", marks=pytest.mark.exhaustive),
+        pytest.param("light", NARROW, id="light-narrow", marks=pytest.mark.exhaustive),
+    ],
+)
+"""Each scheme of colours and each width once: a narrow window has no colour of its own. All four in `make test-all`."""
 _OPTIONS = (
     "--disable-dev-shm-usage",  # containers have 64 MB of it
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing outside can be reached
