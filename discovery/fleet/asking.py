@@ -6,6 +6,7 @@ is used, and the answer is bounded in bytes and time.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable, Collection, Mapping
 from itertools import islice
@@ -30,6 +31,9 @@ REFUSED_SECONDS = 60.0
 """Seconds for which a daemon that has refused our token is not asked again."""
 _MOST_REFUSED = 1000
 """Daemons of which a refusal is remembered: a bound on memory."""
+_RECEIVE_BYTES = 8192
+"""Bytes that the kernel keeps of an answer, about: the core does nothing else while what has come is parsed, and who
+answers may send thousands of interim responses, none of which counts as a part of the body."""
 _REFUSED = "it refuses the token of this daemon, or is asked by an address that it does not know: see admin_token_file"
 _LONGEST_REASON = 200
 """Characters of a reason: an error may quote what the other side has sent."""
@@ -168,7 +172,7 @@ class Asking:
         headers = {"Host": announcement.address, "Accept": "application/json", "Accept-Encoding": "identity"}
         async with (
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(force_close=True, limit=1, use_dns_cache=False),
+                connector=aiohttp.TCPConnector(force_close=True, limit=1, use_dns_cache=False, socket_factory=_socket),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None),  # `ask` bounds the time, that of the lookup included
                 auto_decompress=False,
@@ -183,6 +187,14 @@ class Asking:
             ) as response,
         ):
             return Reply(response.status, response.headers, await _body(response))
+
+
+def _socket(address: "aiohttp.AddrInfoType") -> socket.socket:
+    """Return the socket of a connection: it takes in little at a time."""
+    family, type_, protocol, *_ = address
+    made = socket.socket(family, type_, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+    return made
 
 
 def _answered(body: bytes, id_: str) -> Answered:
