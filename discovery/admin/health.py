@@ -34,9 +34,9 @@ def summary(status: DaemonStatus) -> dict[str, Any]:
         "ready": not waiting,
         "waiting_for": [_short_name(name) for name in islice(waiting, _MOST_ENTRIES)],
         "instances": [_short_name(name) for name in islice(_instances(status), _MOST_ENTRIES)],
-        "problems": _some(status.problems),
-        "degraded": _some(status.degraded),
-        "broken": _some(status.broken),
+        "problems": bounded(status.problems),
+        "degraded": bounded(status.degraded),
+        "broken": bounded(status.broken),
     }
 
 
@@ -45,7 +45,8 @@ def _instances(status: DaemonStatus) -> Iterable[str]:
     yield from (each.runner.name for each in status.providers)
 
 
-def _some(entries: Mapping[str, str]) -> dict[str, str]:
+def bounded(entries: Mapping[str, str]) -> dict[str, str]:
+    """Return the first of `entries`, each cut to a length."""
     return {_short_name(name): _short(text) for name, text in islice(entries.items(), _MOST_ENTRIES)}
 
 

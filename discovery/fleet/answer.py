@@ -16,6 +16,8 @@ _LONGEST_TEXT = 200
 """Characters of a text, as many as a daemon tells."""
 _LARGEST = 2**63
 """A number that no revision and no count of backends reaches; JSON allows any number of digits."""
+_WRONG = ("unregistered", "problems", "broken", "degraded")
+"""Tables of what is wrong, by the names of instances; of two about one instance the later, the graver, counts."""
 WORDS = ("ok", "degraded", "failing")
 
 
@@ -46,9 +48,7 @@ def answer_of(body: bytes, id_: str) -> dict[str, Any]:
         "revision": _number(told.get("revision")),
         "applied_revision": _number(told.get("applied_revision")),
         "lag_seconds": _number(told.get("lag_seconds")),
-        "problems": {
-            name: text for kind in ("problems", "broken", "degraded") for name, text in _table(told.get(kind))
-        },
+        "problems": {name: text for kind in _WRONG for name, text in _table(told.get(kind))},
     }
 
 

@@ -1,10 +1,10 @@
 """The fleet as JSON, for `/api/fleet` and `discovery fleet`, and what a daemon tells others of itself. Pure."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from discovery.admin.health import summary
+from discovery.admin.health import bounded, summary
 from discovery.admin.status import DaemonStatus
 from discovery.fleet.announcement import Announcement
 from discovery.fleet.survey import Member, Surveyed
@@ -22,6 +22,7 @@ def member_document(status: DaemonStatus, id_: str, version: str) -> dict[str, A
     behind = [each.behind_since for each in consumers if each.behind_since is not None]
     return {
         **summary(status),
+        "unregistered": bounded(dict(_unregistered(status))),
         "id": id_,
         "version": version,
         "registry": status.registry,
@@ -34,6 +35,16 @@ def member_document(status: DaemonStatus, id_: str, version: str) -> dict[str, A
         else None,
         "lag_seconds": round(time.monotonic() - min(behind), 3) if behind else 0.0,
     }
+
+
+def _unregistered(status: DaemonStatus) -> Iterator[tuple[str, str]]:
+    """Yield by provider what it has found and does not register: the number, and one of them with the reason."""
+    for provider in status.providers:
+        candidates = provider.runner.candidates
+        left_out = [key for key in candidates if key not in provider.registered]
+        if left_out:
+            told = f"{len(left_out)} of {len(candidates)} found not registered"
+            yield provider.runner.name, f"{told}: {left_out[0]}: {provider.why_not(left_out[0])}"
 
 
 def fleet_document(surveyed: Surveyed, own_id: str, *, announced: str | None) -> dict[str, Any]:
