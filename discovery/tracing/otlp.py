@@ -59,7 +59,7 @@ def refusal_in(answer: bytes) -> str | None:
         told = _classes["ExportTraceServiceResponse"].FromString(answer).partial_success
     except DecodeError:
         return None
-    return f"the collector refuses {told.rejected_spans} spans: {told.error_message}" if told.rejected_spans else None
+    return f"spans that the collector refuses: {told.rejected_spans} ({told.error_message})" if told.rejected_spans else None
 
 
 def _fill_span(message: Any, span: ReadableSpan) -> None:

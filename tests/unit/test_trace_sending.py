@@ -157,7 +157,7 @@ def test_spans_that_are_refused_for_good_are_told_and_not_sent_again() -> None:
         assert len(collector.requests) == 1
         collector.body = b"\xff no message"
         assert exporter(collector).export(SPANS) is SpanExportResult.SUCCESS
-    assert [line["reason"] for line in lines] == ["the collector refuses 1 spans: too old"]
+    assert [line["reason"] for line in lines] == ["spans that the collector refuses: 1 (too old)"]
 
 
 @pytest.mark.parametrize("head", [b"X-More: ", b"Content-Length: 1000\r\n\r\n"], ids=["head", "body"])
