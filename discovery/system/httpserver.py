@@ -36,6 +36,8 @@ MOST_BYTES = 64 * 1024
 
 SILENT_SECONDS = 0.2
 """Seconds that a client has to send its request while others wait: one that has waited itself has sent it already."""
+_SILENT_TLS_SECONDS = 1.0
+"""The same with TLS, which a client cannot begin before it is accepted: two round trips to a distant one, or three."""
 _ACCEPTED_AT_ONCE = 16
 """Connections that are accepted in one turn of the event loop, so that a flood delays no other work."""
 _PAUSE = 1.0
@@ -124,6 +126,7 @@ class HttpServer:
         if connection is None:
             return False
         connection.stay()
+        self._look_for_room()
         return True
 
     def _connection(self, request: web.Request) -> "_Connection | None":
@@ -139,8 +142,7 @@ class HttpServer:
     def forget(self, connection: "_Connection") -> None:
         """Take note that a connection has ended."""
         self._connections.pop(connection, None)
-        if self._waiting is not None and self._has_room():
-            self._accept_again()
+        self._look_for_room()
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
@@ -186,12 +188,12 @@ class HttpServer:
         self._taken_since = loop.time()
         for listening in self._listening:
             loop.remove_reader(listening)
-        self._waiting = loop.call_later(SILENT_SECONDS, self._make_room, self._silent())
+        self._make_room_later()
 
     def _make_room(self, silent: Sequence["_Connection"]) -> None:
         """End the connections that were silent at the last look, and still are: not the clock but we may be late."""
         loop = asyncio.get_running_loop()
-        self._waiting = loop.call_later(SILENT_SECONDS, self._make_room, self._silent())
+        self._make_room_later()
         for connection in silent:
             if not connection.answering and connection in self._connections:
                 connection.abort()
@@ -199,13 +201,17 @@ class HttpServer:
         if not self._has_room() and loop.time() - self._taken_since >= _LONG_SECONDS:
             self._report("clients of the admin endpoint wait", "too many requests are being answered")
 
-    def _silent(self) -> list["_Connection"]:
-        return [each for each in self._connections if not each.answering]
+    def _make_room_later(self) -> None:
+        seconds = SILENT_SECONDS if self._tls() is None else _SILENT_TLS_SECONDS
+        silent = [each for each in self._connections if not each.answering]
+        self._waiting = asyncio.get_running_loop().call_later(seconds, self._make_room, silent)
 
-    def _accept_again(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+    def _look_for_room(self) -> None:
+        """Accept clients again if all connections were taken, and are no more."""
+        if self._waiting is None or not self._has_room():
+            return
+        self._waiting.cancel()
+        self._waiting = None
         for listening in self._listening:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 

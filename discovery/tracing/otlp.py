@@ -59,7 +59,8 @@ def refusal_in(answer: bytes) -> str | None:
         told = _classes["ExportTraceServiceResponse"].FromString(answer).partial_success
     except DecodeError:
         return None
-    return f"spans that the collector refuses: {told.rejected_spans} ({told.error_message})" if told.rejected_spans else None
+    refused = told.rejected_spans
+    return f"spans that the collector refuses: {refused} ({told.error_message})" if refused else None
 
 
 def _fill_span(message: Any, span: ReadableSpan) -> None:
