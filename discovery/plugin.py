@@ -150,6 +150,15 @@ class LeftOut(tuple[str, ...]):
         return made
 
 
+class LastResort(tuple[str, ...]):
+    """The lines for a backend that drains or has the weight 0, and gets new work from a consumer all the same.
+
+    A consumer may do so while every backend of the service drains or has the weight 0. For `Consumer.explain`.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """The environment that the core gives to an instance of a plugin.
@@ -278,9 +287,10 @@ class Consumer(ABC, Generic[C]):
         """Return the lines that stand for each of `backends` in what the consumer drives, by key (`SERVICE/ID`).
 
         For `discovery explain`, and for what the live page says that the consumer drives. A backend that the consumer
-        leaves out has an empty sequence; `LeftOut` is one with the reason. The default tells nothing of any. Called
-        between `setup` and `teardown`, with backends that the consumer has applied, a few hundred at most. The core
-        cancels a call that takes longer than 2 seconds.
+        leaves out has an empty sequence; `LeftOut` is one with the reason. `LastResort` has the lines of a backend
+        that gets new work although it drains or has the weight 0. The default tells nothing of any. Called between
+        `setup` and `teardown`, with backends that the consumer has applied, a few hundred at most. The core cancels a
+        call that takes longer than 2 seconds.
         """
         return Ready({})
 

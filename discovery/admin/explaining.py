@@ -16,7 +16,7 @@ from discovery.errors import OwnedByAnotherError
 from discovery.fields import has_labels
 from discovery.hosting.tables import Filter
 from discovery.model import Backend, Service, Snapshot, State
-from discovery.plugin import LeftOut
+from discovery.plugin import LastResort, LeftOut
 from discovery.providing.provider import RunningProviderStatus
 
 KINDS = (
@@ -41,6 +41,7 @@ KINDS = (
     "down",
 )
 """The kinds of reasons."""
+_LAST = "it gets new work, since every backend of the service drains or has the weight 0"
 _MOST_REMOVED = 10
 """Removed records of a service that are told of: of a service whose backends change all day there are very many."""
 
@@ -178,15 +179,20 @@ def explain(status: DaemonStatus, views: Iterable[View], last: LastChanges, key:
             reasons.insert(0, _absent(status, last.removed.get(key), key))
         lives = [_gone(view, key) for view in views if _backend_at(view.applied, key) is not None]
         return Explanation(key, None, None, False, tuple(reasons), tuple(lives))
-    reasons += _of_backend(status, backend)
-    usable = backend.accepts_work and (not backend.is_named or _is_known(status, backend))
+    known = not backend.is_named or _is_known(status, backend)
+    at = len(reasons)
+    if (problem := status.unresolved.get((backend.service, backend.id))) is not None:
+        reasons.append(Reason("unresolvable", problem))
     for view in views:
         found, live = _of_consumer(view, backend, last)
         if live is not None and live.live and view.status.problem is not None:
             reasons.append(Reason("consumer-failing", view.status.problem, view.status.name))
         reasons += found
         if live is not None:
-            lives.append(live._replace(used=usable and live.live and not found))
+            takes = backend.accepts_work or isinstance(view.rendered.get(key), LastResort)
+            lives.append(live._replace(used=known and takes and live.live and not found))
+    if not backend.accepts_work:
+        reasons[at:at] = _of_idle(status, backend, lives)
     used = any(each.used for each in lives) if views else None
     owner = status.owners.by_key.get(key)
     return Explanation(key, backend, owner, used, tuple(reasons), tuple(lives))
@@ -227,14 +233,20 @@ def _of_providers(providers: Iterable[RunningProviderStatus], key: str) -> Itera
             yield Reason("not-written", why, name)
 
 
-def _of_backend(status: DaemonStatus, backend: Backend) -> Iterator[Reason]:
+def _of_idle(status: DaemonStatus, backend: Backend, lives: Sequence[Live]) -> Iterator[Reason]:
+    """Yield why the backend is to get no new work: for all, or for each consumer if one gives it work all the same."""
     if backend.state is State.DRAINING:
         why = _why_draining(status.providers, backend.key)
-        yield Reason("draining", f"it gets no new work{why and ': '}{why}")
-    elif backend.weight == 0:
-        yield Reason("weight-zero", "its weight is 0: it gets no new work")
-    if (problem := status.unresolved.get((backend.service, backend.id))) is not None:
-        yield Reason("unresolvable", problem)
+        kind, before, after = "draining", "", f"{why and ': '}{why}"
+    else:
+        kind, before, after = "weight-zero", "its weight is 0: ", ""
+    without = Reason(kind, f"{before}it gets no new work{after}")
+    if not any(each.used for each in lives):
+        yield without
+        return
+    for each in lives:
+        text = f"{before}{_LAST}{after}" if each.used else without.text
+        yield Reason(kind, text, each.consumer)
 
 
 def _why_draining(providers: Iterable[RunningProviderStatus], key: str) -> str:

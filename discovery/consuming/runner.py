@@ -24,7 +24,7 @@ from discovery.hosting.details import Details
 from discovery.hosting.isolation import STOP_SECONDS, TIMING, Isolated, Phase, PluginStatus, Timing
 from discovery.hosting.tables import Filter
 from discovery.model import Addresses, Backend, Changes, Snapshot, diff
-from discovery.plugin import AnyConsumer, Consumer, Context, LeftOut, PluginConfig, Sample, Update
+from discovery.plugin import AnyConsumer, Consumer, Context, LastResort, LeftOut, PluginConfig, Sample, Update
 from discovery.system.asyncio_tools import wait_for_tasks
 from discovery.system.backoff import delays
 from discovery.system.either import called, completed
@@ -462,7 +462,8 @@ def _harmless(lines: Sequence[str]) -> Sequence[str]:
     """Return what a consumer tells of a backend as text that a terminal shows as it is."""
     if isinstance(lines, LeftOut):
         return LeftOut(printable(str(lines.reason)))
-    return tuple(printable(str(line)) for line in lines)
+    harmless = (printable(str(line)) for line in lines)
+    return LastResort(harmless) if isinstance(lines, LastResort) else tuple(harmless)
 
 
 def _verify_seconds(consumer: AnyConsumer) -> float | None:

@@ -45,6 +45,8 @@ SITUATIONS = (
     Situation("web/drains", False, "draining"),
     Situation("web/drained", False, "draining", None, "it says draining"),
     Situation("web/zero", False, "weight-zero"),
+    Situation("last/drains", True, "draining", "names", "every backend of the service drains"),
+    Situation("last/drains", True, "draining", "all", "it gets no new work"),
     Situation("web/named", False, "unresolvable", None, "nowhere.invalid"),
     Situation("web/down", False, "down", "all", "layer 4 timeout"),
     Situation("web/left-out", False, "filtered", "all", "no place"),
@@ -52,7 +54,7 @@ SITUATIONS = (
     Situation("web/refuses", False, "check-failing", "finds", "connection refused"),
     Situation("plane/dead", True, "down", "edge", "HAProxy's check: L4CON"),
     Situation("web/ok", True, "filtered", "edge", "no place"),
-    Situation("web/ok", True, "filtered", "names", "plane"),
+    Situation("web/ok", True, "filtered", "names", "plane, last"),
     Situation("late/1", True, "apply-failing", "failing", "the disk is full"),
     Situation("late/1", True, "behind", "slow", "the consumer is applying"),
     Situation("late/1", True, "filtered", "blue", "the services web"),
@@ -113,7 +115,8 @@ def world(tmp_path: Path, start_daemon: Starter, etcd: EmbeddedEtcd) -> Iterator
     config.write_text(
         CONFIG.format(plugin=plugin, broken=broken, fails=fails, blocks=blocks, port=free_port(), dns=free_port())
     )
-    for key, value in (*RECORDS.items(), ("plane/dead", "127.0.0.1:1")):
+    others = {"plane/dead": "127.0.0.1:1", "last/drains": RECORDS["web/drains"]}
+    for key, value in (RECORDS | others).items():
         etcd.ctl("put", f"/services/{key}", value)
     with registered_by_another(tmp_path, etcd):
         daemon = start_daemon("--registry", etcd.url, "--config", str(config))
@@ -151,6 +154,8 @@ def test_the_right_reason_in_each_situation(world: World) -> None:
 
     using = {each["consumer"]: each["used"] for each in world.explain("plane/dead")["consumers"]}
     assert using == {"all": True, "edge": False, "names": True}
+    last = command("last", "--admin", world.daemon.admin).stdout
+    assert "last/drains 10.0.0.1:80 draining: used by names, but not by all (draining)\n" in last
 
     text = command("web", "--admin", world.daemon.admin)
     assert text.returncode == 0

@@ -80,7 +80,7 @@ services.plane = {{ bind = "127.0.0.1:{port}", check = {{ interval = "200ms", fa
 [consumers.names]
 plugin = "dns"
 listen = "127.0.0.1:{dns}"
-services = ["plane"]
+services = ["plane", "last"]
 [providers.finds]
 plugin = "{plugin}"
 """

@@ -9,8 +9,8 @@ from discovery.admin.status import DaemonStatus
 from discovery.consuming.history import Applied, Change, Named
 from discovery.consuming.runner import ConsumerStatus
 from discovery.hosting.isolation import Phase
-from discovery.model import Rejected, Snapshot
-from discovery.plugin import Health
+from discovery.model import Rejected, Snapshot, State
+from discovery.plugin import Health, LastResort
 from discovery.providing.provider import RunningProviderStatus
 from discovery.providing.runner import ProviderStatus
 from discovery.testing import backend
@@ -112,3 +112,28 @@ def test_a_provider_that_fails_now_is_not_said_to_have_failed_for_as_long_as_it_
     provider = RunningProviderStatus(runner, "host-1", 10.0, frozenset(), frozenset(), {}, None, True)
     found = explain(DaemonStatus("r", providers=(provider,)), (), last_changes([], "web"), "web/a")
     assert Reason("provider-failing", "no engine", "finds", None) in found.reasons
+
+
+def test_a_consumer_that_gives_work_to_the_last_backend_although_it_drains_uses_it() -> None:
+    for kind, last in (
+        ("draining", backend("web", "a", state=State.DRAINING)),
+        ("weight-zero", backend("web", "a", weight=0)),
+    ):
+        snapshot = Snapshot.of(1, [last])
+        lines = {"names": LastResort(["a record"]), "edge": ("a server",)}
+        views = {
+            name: View(ConsumerStatus(name, "p", applied_revision=1), None, snapshot, (), {"web/a": told})
+            for name, told in lines.items()
+        }
+        status = DaemonStatus("r", snapshot=snapshot)
+        found = explain(status, views.values(), last_changes([], "web"), "web/a")
+        assert found.used
+        assert {each.consumer: each.used for each in found.consumers} == {"names": True, "edge": False}
+        reasons = {each.instance: (each.kind, each.text) for each in found.reasons}
+        assert reasons.keys() == {"names", "edge"}, "nothing is said of all consumers"
+        assert {each for each, _ in reasons.values()} == {kind}
+        assert "it gets new work, since every backend of the service drains or has the weight 0" in reasons["names"][1]
+        assert "it gets no new work" in reasons["edge"][1]
+
+        found = explain(status, [views["edge"]], last_changes([], "web"), "web/a")
+        assert (found.used, [each.instance for each in found.reasons]) == (False, [None])

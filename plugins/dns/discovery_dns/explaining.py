@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from discovery import Backend, LeftOut
+from discovery import Backend, LastResort, LeftOut
 from discovery_dns.config import DnsConfig
 from discovery_dns.names import ADDRESSES, PROTOCOL, address_label
 from discovery_dns.records import ServiceRecords, is_backup
@@ -19,7 +19,7 @@ def lines_of(zone: Zone, config: DnsConfig, backends: Iterable[Backend]) -> dict
             answers[backend.service] = _answers(zone, config, backend.service)
         told = answers[backend.service]
         if told is not None:
-            found[backend.key] = told if isinstance(told, LeftOut) else tuple(told.lines(backend))
+            found[backend.key] = told if isinstance(told, LeftOut) else told.of(backend)
     return found
 
 
@@ -35,7 +35,15 @@ class _Answers:
         has_no_srv_name = records.service.name in zone.left_out
         self._srv_name = self._name if has_no_srv_name else f"_{service}.{PROTOCOL}.{config.domain}."
 
-    def lines(self, backend: Backend) -> Iterator[str]:
+    def of(self, backend: Backend) -> Sequence[str]:
+        """Return the lines of the backend; `LastResort` if clients are told of it although it gets no new work."""
+        lines = tuple(self._lines(backend))
+        own = self._records.of(backend, self._known)
+        stands = own.srv in self._targets or not self._addresses.isdisjoint(own.addresses)
+        is_last = stands and not backend.accepts_work and not self._records.takes_work
+        return LastResort(lines) if is_last else lines
+
+    def _lines(self, backend: Backend) -> Iterator[str]:
         """Yield the records that have the backend, each on a line of a zone file, and why others have it not."""
         own = self._records.of(backend, self._known)
         addresses = [each for each in own.addresses if each in self._addresses]

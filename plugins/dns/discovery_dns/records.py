@@ -166,10 +166,15 @@ class ServiceRecords:
         return Own(tuple(map(self._records.address, hosts)), _srv(self._records, backend, priority))
 
     @cached_property
+    def takes_work(self) -> bool:
+        """Whether a backend of the service takes new connections; if none does, clients are told of all."""
+        return any(takes_work for run in self.runs.values() for takes_work, _ in run.groups)
+
+    @cached_property
     def _used(self) -> tuple[tuple[Group, ...], tuple[Group, ...]]:
         """The primary backends, and the backups. The first are empty only with both."""
         runs = tuple(run.groups for run in self.runs.values())
-        takes_work = any(key[0] for groups in runs for key in groups)
+        takes_work = self.takes_work
         primary = tuple(groups[takes_work, False] for groups in runs if (takes_work, False) in groups)
         backups = tuple(groups[takes_work, True] for groups in runs if (takes_work, True) in groups)
         return (primary, backups) if primary else (backups, ())

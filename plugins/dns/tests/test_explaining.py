@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from discovery import Backend, LeftOut
+from discovery import Backend, LastResort, LeftOut
 from discovery.testing import backend
 from discovery_dns.config import DnsConfig
 from discovery_dns.explaining import lines_of
@@ -63,6 +63,18 @@ def test_who_drains_stands_in_no_answer_unless_all_do() -> None:
         ),
     )
     assert told((drains,))["d"][0] == "web.service.internal. 5 IN A 10.0.0.6"
+
+
+def test_the_last_backends_are_told_to_be_used_although_they_drain() -> None:
+    drains = backend(id="d", host="10.0.0.5", port=8080, state="draining")
+    idle = backend(id="i", host="10.0.0.7", weight=0)
+    assert {id_: isinstance(lines, LastResort) for id_, lines in told((drains, idle)).items()} == {"d": True, "i": True}
+    assert not any(isinstance(lines, LastResort) for lines in told((A, drains, idle)).values()), "A has its address"
+    assert not isinstance(told((A,))["a"], LastResort)
+    lost = backend("db", id="n", host="db.example.com", port=5432, state="draining")
+    other = backend("db", id="o", host="10.0.0.9", state="draining")
+    found = told((lost, other))
+    assert (isinstance(found["n"], LastResort), isinstance(found["o"], LastResort)) == (False, True), "n has no record"
 
 
 def test_a_host_name_stands_with_its_addresses_and_without_them_in_no_answer_with_addresses() -> None:
