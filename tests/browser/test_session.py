@@ -112,8 +112,11 @@ def test_a_log_out_by_keyboard_ends_every_tab_and_a_log_in_revives_them(visit: V
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("/login$"))
     other.get_by_role("status").filter(has_text=ENDED).wait_for()
+    log_out = other.get_by_role("button", name="Log out")
+    log_out.wait_for(state="hidden")
     log_in(page, TOKENS[0])
     live(other)
+    log_out.wait_for()
 
 
 SLOW_ANSWERS = """

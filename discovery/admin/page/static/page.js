@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const byId = (id) => document.getElementById(id);
-  const live = byId("live"), said = byId("said"), form = byId("filters");
+  const live = byId("live"), said = byId("said"), form = byId("filters"), logout = document.querySelector(".logout");
   const FLASH = 1600, TYPING = 80, HEARD = 20000, PATIENCE = 10000;
   let port = null, state = "connecting", query = location.search.slice(1), asked = false;
 
@@ -14,6 +14,7 @@
     live.className = "live is-" + now;
     live.textContent = now === "live" ? "Live" : now === "ended" ? "Your session has ended. What is shown may be old. "
       : "Connection lost, trying again. What is shown may be old.";
+    if (logout && now !== "lost") logout.hidden = now === "ended"; // of a lost connection the session is not known
     if (now !== "ended") return;
     const link = document.createElement("a");
     link.href = ""; // this page with its filters: the server shows the form, and leads back here
