@@ -38,8 +38,9 @@ class Driven(NamedTuple):
     """What a consumer makes of the backends that it has applied.
 
     `services` has, by service, the number of backends for which the consumer has a place; `untold` the number of those
-    of which it does not tell. Names with the number 0 are left out. `is_whole` is False while the consumer has not been
-    asked about some. `tells` is False of a consumer whose plugin never tells.
+    of which it does not tell. Backends that it has never answered about are among these once an answer has failed or
+    was late. Names with the number 0 are left out. `is_whole` is False while the consumer has not answered about some.
+    `tells` is False of a consumer whose plugin never tells.
     """
 
     services: Mapping[str, int] = MappingProxyType({})
@@ -138,6 +139,7 @@ class _Known:
         self._pace = pace
         self._runs: dict[int, _Told] = {}  # by the id of a run, which is kept
         self._snapshot: Snapshot | None = None
+        self._shown: Snapshot | None = None
         self._applies = 0
         self._earliest = self._earliest_of_all = 0.0
         self._failures = 0  # in a row
@@ -150,6 +152,9 @@ class _Known:
                 self._snapshot = snapshot
                 self.driven = Driven(untold=_sizes(snapshot), tells=False)
             return
+        if self._failures and snapshot is not self._shown:
+            # The next question may be a minute away, and what is new would be missing until then.
+            self._shown, self.driven = snapshot, self._count(snapshot, self._runs)
         if (self.asking is not None and not self.asking.done()) or now < self._earliest:
             return
         everything = self.consumer.applies != self._applies and now >= self._earliest_of_all
@@ -180,9 +185,9 @@ class _Known:
             self._show(snapshot, {**before, **fresh})
         ended = time.monotonic()
         self._runs = {**before, **fresh}  # and no run that is gone
-        self._show(snapshot, self._runs)
         # One late answer may be due to an apply; who is late again and again is asked ever less often.
         self._failures = 0 if is_whole else self._failures + 1
+        self._show(snapshot, self._runs)
         backoff = min(self._pace.most, late * 2 ** min(self._failures, _MOST_DOUBLED))
         self._earliest = ended + max(self._pause(longest), backoff)
         if is_whole:
@@ -195,6 +200,13 @@ class _Known:
         return min(self._pace.most, max(self._pace.least, seconds / self._pace.share))
 
     def _show(self, snapshot: Snapshot | None, runs: Mapping[int, _Told]) -> None:
+        driven = self._count(snapshot, runs)
+        self._shown = snapshot
+        if driven != self.driven:
+            self.driven = driven
+            self._tell()
+
+    def _count(self, snapshot: Snapshot | None, runs: Mapping[int, _Told]) -> Driven:
         services: dict[str, int] = {}
         untold: dict[str, int] = {}
         is_whole = True
@@ -203,15 +215,14 @@ class _Known:
                 told = runs.get(id(run))
                 if told is None:
                     is_whole = False
-                    continue
+                    if not self._failures:
+                        continue  # the answer is on its way
+                    told = _Told(run, 0, len(run))
                 if told.placed:
                     services[service.name] = services.get(service.name, 0) + told.placed
                 if told.untold:
                     untold[service.name] = untold.get(service.name, 0) + told.untold
-        driven = Driven(services, untold, is_whole)
-        if driven != self.driven:
-            self.driven = driven
-            self._tell()
+        return Driven(services, untold, is_whole)
 
 
 def _batches(runs: Sequence[tuple[Backend, ...]]) -> Iterator[list[tuple[Backend, ...]]]:

@@ -245,7 +245,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         """Return what the consumer makes of `backends`, by key; nothing if it fails or is late. For the core's loop."""
         try:
             told = await self._explained(backends, timeout)
-            return {str(key): _harmless(lines) for key, lines in told.items()}
+            return {str(key): _harmless(lines) for key, lines in told.items() if _is_explanation(lines)}
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything, or be late
             self._log.debug("it does not explain backends", reason=describe(error))
             return {}
@@ -262,7 +262,7 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         seconds, or what the consumer raises.
         """
         told = await self._explained(backends, timeout)
-        return {str(key): bool(lines) for key, lines in told.items()}
+        return {str(key): bool(lines) for key, lines in told.items() if _is_explanation(lines)}
 
     async def _explained(self, backends: Sequence[Backend], timeout: float) -> Mapping[str, Sequence[str]]:
         return await self._details.ask(self._loop, lambda consumer: consumer.explain(backends), timeout)
@@ -456,6 +456,11 @@ class ConsumerRunner(Isolated[ConsumerInstance, AnyConsumer, ConsumerStatus]):
         if took:
             self._delays = self._delays.counting((delay, each.stands_for) for each, delay in took)
         self._tell_timed(self._instance.name, applied.number, [(each.change, delay) for each, delay in took])
+
+
+def _is_explanation(lines: object) -> bool:
+    """Return whether `lines` is what a consumer may tell of a backend: a sequence of texts, and not one text."""
+    return isinstance(lines, Sequence) and not isinstance(lines, str) and all(isinstance(each, str) for each in lines)
 
 
 def _harmless(lines: Sequence[str]) -> Sequence[str]:

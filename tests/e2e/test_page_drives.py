@@ -23,6 +23,11 @@ class Silent(Consumer[PluginConfig]):
 def discovery_register_consumers(register):
     register("silent", Silent)
 """
+FAULTY = {
+    "raising": 'raise RuntimeError("broken")',
+    "junk": 'return dict(zip((each.key for each in backends), (7, "a text", [None]), strict=True))',
+}
+"""What `explain` does that explains nothing."""
 CONFIG = """
 [consumers.edge]
 plugin = "haproxy"
@@ -84,3 +89,24 @@ def test_a_consumer_drives_what_it_has_a_place_for(
     more = f'workers = 1\nlisten.db = {{ bind = "127.0.0.1:{free_port()}" }}\n'
     config.write_text(config.read_text().replace("workers = 1\n", more))
     eventually_sync(lambda: drives(daemon, "tcp") == "2 services, 4 backends", "other listeners", timeout=60)
+
+
+def test_a_consumer_whose_explanations_fail_or_are_none_does_not_tell_what_it_drives(
+    tmp_path: Path, start_daemon: Starter, file_registry: RecordFiles
+) -> None:
+    url, write = file_registry
+    config = tmp_path / "discovery.toml"
+    with config.open("w") as file:
+        for name, statement in FAULTY.items():
+            plugin = tmp_path / f"{name}.py"
+            method = f"    def explain(self, backends):\n        {statement}\n"
+            plugin.write_text(SILENT.replace("pass\n", f"pass\n\n{method}"))
+            file.write(f'[consumers.{name}]\nplugin = "{plugin}"\n')
+    for record in ("web/w1", "web/w2", "db/d1"):
+        write(record, f"127.0.0.1:{free_port()}")
+    daemon = start_daemon("--registry", url, "--config", str(config))
+    eventually_sync(daemon.is_ready, timeout=60)
+    silent = "It follows 2 services, 3 backends, and does not tell what it makes of them."
+    for name in FAULTY:
+        eventually_sync(lambda name=name: drives(daemon, name) == silent, f"{name} to be told as silent", timeout=60)
+        assert told(daemon, name).endswith("follows db, web")

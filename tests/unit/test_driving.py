@@ -95,9 +95,31 @@ async def test_a_consumer_that_fails_is_asked_again_and_what_it_told_stands() ->
     await looked.look(within(20))
     consumer.error = RuntimeError("busy")
     consumer.apply(at("db", "a"))
-    assert (await looked.look(within(20)))["it"] == Driven({"web": 1}, is_whole=False)
+    assert (await looked.look(within(20)))["it"] == Driven({"web": 1}, {"db": 1}, is_whole=False)
     consumer.error = None
     await eventually(lambda: looked.glance()["it"] == Driven({"web": 1}), timeout=20)
+
+
+async def test_a_consumer_that_has_never_answered_does_not_tell_what_it_drives_until_it_answers() -> None:
+    consumer = Consumer(at("web", "a"), at("web", "b"), at("db", "a"))
+    consumer.error = TimeoutError()
+    told: list[None] = []
+    looked = Driving(lambda: {"it": consumer}, lambda: told.append(None), QUICK)
+    assert looked.glance()["it"] == Driven(is_whole=False)
+    assert (await looked.look(within(20)))["it"] == Driven(untold={"web": 2, "db": 1}, is_whole=False)
+    assert len(told) == 1
+    consumer.error = None
+    await eventually(lambda: looked.glance()["it"] == Driven({"web": 2}), timeout=20)
+
+
+async def test_what_is_new_to_a_consumer_that_fails_is_told_before_the_consumer_is_asked_again() -> None:
+    consumer = Consumer(at("web", "a"))
+    consumer.error = RuntimeError("broken")
+    looked = driving(consumer, Pace(least=3600.0, most=3600.0))
+    await looked.look(within(20))
+    consumer.apply(at("db", "a"))
+    assert looked.glance()["it"].untold == {"web": 1, "db": 1}
+    assert consumer.asked == [["web/a"]]
 
 
 async def test_what_is_gone_is_forgotten_although_a_consumer_fails_on_the_rest() -> None:
