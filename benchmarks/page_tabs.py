@@ -120,6 +120,10 @@ def readers(url: str, tabs: int, views: int) -> Iterator[Callable[[], list[int]]
         process.join()
 
 
+_CATCH_UP = 60_000
+"""Milliseconds for the first page: fifty of them draw five times a second, and may be behind on few processors."""
+
+
 def browse(url: str, tabs: int, pipe: Pipe) -> None:
     """Open real pages in one browser until asked, and answer how many show the newest revision."""
     from playwright.sync_api import sync_playwright
@@ -139,7 +143,7 @@ def browse(url: str, tabs: int, pipe: Pipe) -> None:
         fresh = 0
         for page in pages:
             try:
-                page.get_by_text(revision).first.wait_for(timeout=10_000, state="attached")
+                page.get_by_text(revision).first.wait_for(timeout=_CATCH_UP, state="attached")
                 fresh += 1
             except Exception as error:  # noqa: BLE001 - a tab that is not live is counted
                 print(error)

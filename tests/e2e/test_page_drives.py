@@ -78,7 +78,7 @@ def test_a_consumer_drives_what_it_has_a_place_for(
     eventually_sync(daemon.is_ready, timeout=60)
     eventually_sync(lambda: drives(daemon, "edge") == "1 service, 2 backends", timeout=60)
     eventually_sync(lambda: drives(daemon, "tcp") == "1 service, 2 backends", timeout=60)
-    partly = "1 service, 2 backends It does not tell what it makes of 1 more backend."
+    partly = "1 service, 2 backends. It does not tell what it makes of 1 more backend."
     eventually_sync(lambda: drives(daemon, "file") == partly, timeout=60)
     assert drives(daemon, "silent") == "It follows 2 services, 3 backends, and does not tell what it makes of them."
     assert told(daemon, "edge").endswith("drives web")
