@@ -1,11 +1,11 @@
 """System calls, by Python's own functions and without."""
 
 import os
-import select
 import signal
 import subprocess
 
 import pytest
+from descriptors import readable
 
 from discovery.system.kernel import memfd_create, pidfd_open, pidfd_send_signal
 
@@ -20,7 +20,7 @@ def test_a_process_is_held_signalled_and_awaited(has_its_own: bool, monkeypatch:
         descriptor = pidfd_open(process.pid)
         assert not os.get_inheritable(descriptor)
         pidfd_send_signal(descriptor, signal.SIGTERM)
-        assert select.select([descriptor], [], [], 60)[0]
+        assert readable([descriptor], 60)
     assert process.returncode == -signal.SIGTERM
     with pytest.raises(ProcessLookupError):
         pidfd_send_signal(descriptor, signal.SIGTERM)

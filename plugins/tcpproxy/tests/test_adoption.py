@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import select
 import signal
 import tempfile
 from collections.abc import AsyncIterator
@@ -11,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
+from descriptors import readable
 
 from discovery import Context
 from discovery.system.kernel import pidfd_open
@@ -36,7 +36,7 @@ class Left:
         self.descriptor = pidfd_open(pid)
 
     def has_ended(self) -> bool:
-        return bool(select.select([self.descriptor], [], [], 0)[0])
+        return bool(readable([self.descriptor], 0))
 
     def consumer(self) -> TcpProxyConsumer:
         return TcpProxyConsumer(self.config, self.context)

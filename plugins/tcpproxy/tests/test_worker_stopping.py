@@ -1,11 +1,11 @@
 """Connections of a worker when their backend leaves, when they are idle, and when the worker stops."""
 
-import select
 import socket
 import time
 from contextlib import ExitStack
 
 import pytest
+from descriptors import readable
 
 from discovery.testing import eventually_sync, within
 from discovery_tcpproxy import wire
@@ -20,7 +20,7 @@ def test_idle_timeout_closes_an_idle_connection(meet: Meet, worker: Worker, back
     idle, _ = meet()
     busy, other = meet()
     deadline = time.monotonic() + within(20)
-    while not select.select([idle], [], [], 0.02)[0]:
+    while not readable([idle], 0.02):
         busy.sendall(b"x")
         assert other.recv(1) == b"x"
         assert time.monotonic() < deadline
@@ -82,7 +82,7 @@ def test_a_stop_closes_idle_connections_in_order_and_lets_busy_connections_finis
         while waiting:
             busy[0].sendall(b"x")
             assert busy[1].recv(1) == b"x"
-            for sock in select.select(waiting, (), (), 0.1)[0]:
+            for sock in readable(waiting, 0.1):
                 assert sock.recv(1) == b""  # a FIN; an RST would raise ConnectionResetError
                 waiting.remove(sock)
         busy[1].sendall(b"answer")
