@@ -324,10 +324,11 @@ class Registrar:
     def _update(self, written: Mapping[str, Backend], failing: Mapping[str, DiscoveryError]) -> None:
         standing = frozenset(written.keys() & self._wanted.keys() - failing.keys())
         self._stood |= standing
-        for key in standing & self._handed_over.keys():
+        again = standing & self._handed_over.keys()  # of which nobody may have seen that others had them
+        for key in again:
             del self._handed_over[key]
         before, self.status = self.status, RegistrarStatus(standing, MappingProxyType(dict(failing)))
-        for key in sorted(self.status.registered - before.registered):
+        for key in sorted((standing - before.registered) | again):
             self._log.info("registered", key=key)
         if self.status != before:
             self._changed(self.status)

@@ -127,6 +127,32 @@ async def test_a_backend_that_is_no_longer_wanted_is_not_got_by_an_earlier_reque
         assert registry.holder("web/a") is silent
 
 
+class _BriefRegistry(MemoryRegistry):
+    """The next owner of a key has come and gone before the one that hands the key over looks at it again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: asyncio.Queue[str] = asyncio.Queue()
+
+    async def hand_over(self, lease: MemoryLease) -> tuple[str, str]:
+        key = await self.requests.get()
+        del self._holders[key]  # as `MemoryRegistry.hand_over`
+        self.delete_raw(key)
+        return key, "other"
+
+
+async def test_a_key_that_comes_back_at_once_is_told_to_be_registered_again(
+    logs: list[MutableMapping[str, Any]],
+) -> None:
+    registry = _BriefRegistry()
+    async with registering(registry, A) as registrar:
+        await eventually(lambda: registrar.status.registered == {"web/a"})
+        registry.requests.put_nowait("web/a")
+        await eventually(lambda: len(logs) == 3)
+        await becomes(registry, A)
+    assert [log["event"] for log in logs][:3] == ["registered", "handed over", "registered"]
+
+
 @pytest.mark.parametrize("option", ["force", "takeover"])
 async def test_a_key_that_is_handed_over_before_all_keys_are_written_is_not_taken_back(option: str) -> None:
     """Nobody has reported yet that the key stood."""
